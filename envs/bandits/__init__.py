@@ -1,0 +1,1 @@
+"""Bandits: one decision per episode."""

@@ -1,0 +1,1 @@
+"""Inventory: supply networks, demand sources and the environment `InventoryNet-v0`."""

@@ -1,0 +1,1 @@
+"""Finite worlds: every one of them is arrays in `FiniteMDP`."""
