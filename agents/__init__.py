@@ -1,0 +1,47 @@
+"""What acts: one folder per family, one file per paper. Classes load on first use.
+
+palaestra.agents.HDPO          # loads agents/combinatorial/hdpo.py
+palaestra.agents.names()       # every class
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Class -> module below this package: the one place where an agent is named.
+_CLASSES = {
+    "HDPO": "combinatorial.hdpo",
+    "Reinforce": "combinatorial.reinforce",
+    "BaseStock": "heuristics.base_stock",
+    "CappedBaseStock": "heuristics.capped_base_stock",
+    "EchelonStock": "heuristics.echelon_stock",
+    "FixedQuantileNewsvendor": "heuristics.newsvendor",
+    "JustInTime": "heuristics.just_in_time",
+    "QuantileNewsvendor": "heuristics.newsvendor",
+    "SsPolicy": "heuristics.ss_policy",
+    "TransformedNewsvendor": "heuristics.newsvendor",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names of all agents."""
+    return tuple(_CLASSES)
+
+
+def __getattr__(name: str) -> Any:
+    """Load an agent class (or a subpackage) when it is first asked for."""
+    if name in _CLASSES:
+        return getattr(importlib.import_module(f".{_CLASSES[name]}", __name__), name)
+    try:
+        return importlib.import_module(f".{name}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        raise AttributeError(
+            f"palaestra.agents has no {name!r}; it has {sorted(_CLASSES)}"
+        ) from None
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_CLASSES])

@@ -1,0 +1,1 @@
+"""Combinatorial optimisation and operations research."""
