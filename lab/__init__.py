@@ -1,0 +1,1 @@
+"""The laboratory: what compares. Catalogue, claims, statistics, plots, report, command line."""

@@ -1,0 +1,341 @@
+"""The command line: `palaestra list | envs | train | evaluate | reproduce | report | bench | demo`.
+
+Exit status: 0 done; 1 a claim did not hold; 2 bad usage or input; 3 anything else that failed.
+Errors are one line on stderr; PALAESTRA_DEBUG=1 shows the traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+from typer.core import TyperGroup
+
+from . import catalog
+
+LIST_KEYS = ("row", "slug", "family", "title", "state", "class", "environments", "claim")
+
+
+class OneLineErrors(TyperGroup):
+    """A command group whose failures are one line and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            # Typer's own: a usage error can say what it is, anything else is an exit.
+            of_typer = type(error).__module__.split(".")[0] in ("typer", "click")
+            if of_typer and not hasattr(error, "format_message"):
+                raise
+            if os.environ.get("PALAESTRA_DEBUG") == "1":
+                typer.echo(getattr(error, "traceback", ""), err=True)
+                traceback.print_exception(error)
+            foreseen = of_typer or isinstance(error, ValueError | ImportError | OSError | KeyError)
+            line = escape(_one_line(error, foreseen))
+            Console(stderr=True).print(f"[red]error: {line}[/red]", soft_wrap=True, highlight=False)
+            raise typer.Exit(2 if foreseen else 3) from error
+
+
+def _one_line(error: Any, foreseen: bool) -> str:
+    if hasattr(error, "format_message"):
+        text = error.format_message()
+    elif isinstance(error, KeyError) and error.args:
+        text = str(error.args[0])  # str() of a KeyError puts quotes around it
+    else:
+        text = str(error)
+    if not foreseen or not text:
+        text = f"{type(error).__name__}: {text}"
+    return " ".join(text.split())
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    help="Environments, agents, and a laboratory that tests what papers claim.",
+)
+
+EnvOptions = Annotated[
+    list[str] | None,
+    typer.Option("--env", metavar="KEY=VALUE", help="Argument of the environment; repeatable."),
+]
+AgentOptions = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Argument of the agent; repeatable."),
+]
+
+
+@app.command("list")
+def list_systems(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
+    summary: Annotated[bool, typer.Option("--summary", help="One line per family.")] = False,
+    family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only this state.")] = None,
+) -> None:
+    """The surveyed systems and the state of each."""
+    families = list(catalog.summary())
+    _check_choice("family", family, families)
+    _check_choice("state", state, catalog.STATES)
+    if summary:
+        if state is not None:
+            raise ValueError("--summary counts every state; leave --state out")
+        counts = {f: n for f, n in catalog.summary().items() if family in (None, f)}
+        if as_json:
+            typer.echo(json.dumps(counts, indent=1))
+            return
+        table = Table("family", *catalog.STATES, "total")
+        for name, count in counts.items():
+            table.add_row(name, *(str(count[column]) for column in (*catalog.STATES, "total")))
+        columns = (*catalog.STATES, "total")
+        table.add_section()
+        table.add_row("all", *(str(sum(n[c] for n in counts.values())) for c in columns))
+        Console().print(table)
+        return
+    rows = [r for r in catalog.rows() if family in (None, r.family) and state in (None, r.state)]
+    if as_json:
+        objects = [{key: row.as_dict()[key] for key in LIST_KEYS} for row in rows]
+        typer.echo(json.dumps(objects, indent=1))
+        return
+    table = Table("row", "slug", "family", "state", "title")
+    for row in rows:
+        shown = f"{row.state} (stale)" if row.stale else row.state
+        table.add_row(str(row.row), row.slug, row.family, shown, escape(row.title))
+    Console().print(table)
+
+
+@app.command()
+def envs(as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False) -> None:
+    """The environments."""
+    entries = catalog.environments()
+    if as_json:
+        typer.echo(json.dumps(entries, indent=1))
+        return
+    table = Table("id", "domain", "faces", Column("class", overflow="fold"))
+    for entry in entries:
+        table.add_row(entry["id"], entry["domain"], ", ".join(entry["faces"]), entry["class"])
+    Console().print(table)
+
+
+@app.command()
+def train(
+    agent: Annotated[str, typer.Argument(help="An agent, or PPO, SAC, ... of SB3.")],
+    env: Annotated[str, typer.Argument(help="Environment id.")],
+    steps: Annotated[int, typer.Option(min=1, help="Timesteps to learn for.")] = 100_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    policy: Annotated[str | None, typer.Option(help="Default: the agent's own example's.")] = None,
+    agent_options: AgentOptions = None,
+    env_options: EnvOptions = None,
+    num_envs: Annotated[int, typer.Option(min=1, help="Native environments at once.")] = 1,
+    save: Annotated[Path | None, typer.Option(help="Write the trained agent here.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Folder of checkpoints.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from --checkpoint.")] = False,
+    progress: Annotated[bool, typer.Option(help="Draw a progress bar.")] = True,
+    episodes: Annotated[int, typer.Option(min=0, help="Evaluation episodes afterwards.")] = 10,
+) -> None:
+    """Train an agent in an environment, and evaluate it."""
+    from . import evaluation
+
+    if resume and checkpoint is None:
+        raise ValueError("--resume needs --checkpoint DIR, the folder to go on from")
+    cls = evaluation.agent_class(agent)
+    learn_options: dict[str, Any] = {}
+    if checkpoint is not None:
+        if agent in evaluation.SB3_NAMES:
+            raise ValueError(f"{agent} is Stable-Baselines3's own and has no --checkpoint")
+        learn_options = {"checkpoint": checkpoint, "resume": resume}
+    arguments = _key_values("--env", env_options)
+    world = evaluation.make_environment(env, arguments, num_envs)
+    learner = _construct(cls, policy, world, seed, _key_values("--set", agent_options))
+    learner.learn(steps, progress_bar=progress, **learn_options)
+    if save is not None:
+        learner.save(save)
+        typer.echo(f"saved {save}")
+    if episodes:
+        # Seeds far from the training run's, which starts at `seed`.
+        _evaluate(learner, evaluation.make_environment(env, arguments), episodes, seed + 1_000_000)
+
+
+@app.command()
+def evaluate(
+    what: Annotated[
+        str, typer.Argument(metavar="PATH|AGENT", help="A saved agent, or a heuristic.")
+    ],
+    env: Annotated[str, typer.Argument(help="Environment id.")],
+    episodes: Annotated[int, typer.Option(min=1)] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Episode i is reset with seed + i.")] = 0,
+    agent_options: AgentOptions = None,
+    env_options: EnvOptions = None,
+) -> None:
+    """Mean return of a saved agent or of a heuristic, with its 95% interval over episodes."""
+    from .. import agents
+    from ..agents.base import checkpoint as files
+    from . import evaluation
+
+    world = evaluation.make_environment(env, _key_values("--env", env_options))
+    options = _key_values("--set", agent_options)
+    if what in (*agents.names(), *evaluation.SB3_NAMES):
+        cls = evaluation.agent_class(what)
+        if not evaluation.is_heuristic(cls):
+            raise ValueError(f"{what} must learn first: give the file that `train --save` wrote")
+        actor = _construct(cls, None, world, seed, options)
+    else:
+        if options:
+            raise ValueError("--set is for an agent given by name; a saved one brings its own")
+        if not files.with_suffix(what).exists():
+            known = ", ".join(agents.names())
+            raise ValueError(f"{what!r} is neither a file nor an agent; the agents are {known}")
+        actor = evaluation.load_agent(what, world)
+    _evaluate(actor, world, episodes, seed)
+
+
+@app.command()
+def reproduce(
+    slug: Annotated[str, typer.Argument(help="A system of `palaestra list`.")],
+    scale: Annotated[float, typer.Option(help="Share of the budget; below 1 a trial.")] = 1.0,
+    seeds: Annotated[int | None, typer.Option(help="Default: the claim's own.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Default: one per core.")] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Ray cluster, or local.")
+    ] = None,
+    store: Annotated[bool, typer.Option(help="Store the result of a full run.")] = True,
+    progress: Annotated[bool, typer.Option(help="Draw a progress bar.")] = True,
+) -> None:
+    """Run a paper's claim: exit status 0 when it holds, 1 when it does not."""
+    from .runner import run_claim
+
+    result = run_claim(
+        slug,
+        seeds=seeds,
+        scale=scale,
+        workers=workers,
+        ray_address=ray,
+        progress=progress,
+        store=store,
+    )
+    console = Console()
+    console.print(escape(result["claim"]))
+    table = Table("criterion", "difference or value", "95% interval", "holds")
+    for verdict in result["criteria"]:
+        interval = f"[{verdict['low']:.4g}, {verdict['high']:.4g}]"
+        table.add_row(
+            escape(verdict["text"]),
+            f"{verdict['estimate']:.4g}",
+            escape(interval),
+            "yes" if verdict["holds"] else "no",
+        )
+    console.print(table)
+    held = "holds" if result["holds"] else "does not hold"
+    kind = " (a trial: not stored)" if result["trial"] else ""
+    console.print(f"{slug}: {result['state']}, the claim {held}{kind}", highlight=False)
+    if store and not result["trial"]:
+        console.print(f"stored in {catalog.result_path(slug)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if result["holds"] else 1)
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("runs/report"),
+) -> None:
+    """Render the scoreboard of all systems as a static HTML page."""
+    from .report import render_report
+
+    typer.echo(str(render_report(out)))
+
+
+@app.command()
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="Benchmarks; default: all.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Shorter, less exact.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the table here.")] = None,
+) -> None:
+    """Measure the speed of environments and training."""
+    from .bench import main as run_benchmarks
+
+    run_benchmarks(names or [], quick=quick, out=out)
+
+
+@app.command()
+def demo(
+    demand: Annotated[Path | None, typer.Option(help="Demand to use: .npz or .csv.")] = None,
+    calendar: Annotated[Path | None, typer.Option(help="Calendar features of the demand.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/demo"),
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Seconds to spend.")] = None,
+) -> None:
+    """HDPO, PPO and the heuristics on InventoryNet, with a report."""
+    from .demo import run_demo
+
+    given = {"seeds": seeds, "budget": budget}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    run_demo(demand=demand, calendar=calendar, out=out, **chosen)
+
+
+def main() -> None:
+    """Entry point of the `palaestra` command."""
+    app()
+
+
+class _Values(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as everywhere outside YAML 1.1."""
+
+
+_Values.yaml_implicit_resolvers = {
+    first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Values.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _key_values(option: str, pairs: Sequence[str] | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise ValueError(f"{option} needs KEY=VALUE, got {pair!r}")
+        if key in found:
+            raise ValueError(f"{option} gives {key} twice")
+        try:
+            found[key] = yaml.load(value, Loader=_Values)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{option} {key}: {value!r} is not YAML: {error}") from error
+    return found
+
+
+def _check_choice(option: str, value: str | None, allowed: Sequence[str]) -> None:
+    if value is not None and value not in allowed:
+        raise ValueError(f"--{option} {value!r} is not one of {', '.join(allowed)}")
+
+
+def _construct(
+    cls: type[Any], policy: str | None, env: Any, seed: int, arguments: dict[str, Any]
+) -> Any:
+    example = getattr(cls, "example", None)
+    chosen = policy or (example.policy if example else "MlpPolicy")
+    try:
+        return cls(chosen, env, **{"seed": seed, **arguments})
+    except TypeError as error:
+        raise ValueError(f"{cls.__name__}: {error}") from error
+
+
+def _evaluate(actor: Any, env: Any, episodes: int, seed: int) -> None:
+    from .evaluation import episode_returns
+    from .statistics import mean_interval
+
+    estimate = mean_interval(episode_returns(actor, env, episodes, seed))
+    typer.echo(
+        f"mean return {estimate.estimate:.6g}, "
+        f"95% interval [{estimate.low:.6g}, {estimate.high:.6g}], {episodes} episodes"
+    )
