@@ -21,6 +21,11 @@ _CLASSES = {
     "QuantileNewsvendor": "heuristics.newsvendor",
     "SsPolicy": "heuristics.ss_policy",
     "TransformedNewsvendor": "heuristics.newsvendor",
+    "A2C": "base.on_policy",
+    "BehaviourCloning": "offline.behaviour_cloning",
+    "PPO": "base.on_policy",
+    "QLearning": "tabular.q_learning",
+    "UCB1": "bandit.ucb1",
 }
 
 

@@ -25,7 +25,7 @@ class DemoRow:
         method: its name, unique in the table.
         mean, low, high: the metric, lower is better, with its 95% interval over seeds.
         seconds: wall time of training or tuning, mean over seeds.
-        kind: "learned", "heuristic", or "bound" for what no policy can reach (an oracle, an optimum).
+        kind: "learned", "heuristic", or "bound" for what no policy can go below (an oracle).
         gap: (mean - optimum) / |optimum| as a fraction, None where the optimum is not known.
         seeds: number of seeds behind the interval.
     """
@@ -70,7 +70,7 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True)
 class Episode:
-    """What happened in a network over T periods.
+    """What happened in a network over T periods; some tens of them read best.
 
     Attributes:
         network: N locations, K of them stores, A arcs.
@@ -143,6 +143,7 @@ class DemoData:
         subtitle: a sentence or two below the title: the task, the data.
         metric: what `mean` counts, for the table and the axes; lower is better.
         x_label: what the x of the curves counts.
+        others: title -> rows of further tables, for tasks that the page does not draw.
         notes: one paragraph each, below the table.
         settings: name -> value, for "How to reproduce": network, demand, periods, budgets, ...
         seeds: of the runs.
@@ -157,6 +158,7 @@ class DemoData:
     subtitle: str = ""
     metric: str = "cost per period and store"
     x_label: str = "environment steps"
+    others: Mapping[str, Sequence[DemoRow]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     seeds: Sequence[int] = ()
@@ -180,10 +182,19 @@ class DemoData:
     @property
     def ranked(self) -> list[DemoRow]:
         """The rows, best first."""
-        return sorted(self.rows, key=lambda row: row.mean)
+        return ranked(self.rows)
 
     @property
     def best(self) -> str | None:
         """The method with the lowest mean among those that are no bound."""
-        policies = [row.method for row in self.ranked if row.kind != "bound"]
-        return policies[0] if policies else None
+        return best_policy(self.rows)
+
+
+def ranked(rows: Sequence[DemoRow]) -> list[DemoRow]:
+    """Rows of a table, best first."""
+    return sorted(rows, key=lambda row: row.mean)
+
+
+def best_policy(rows: Sequence[DemoRow]) -> str | None:
+    """The method with the lowest mean among those that are no bound."""
+    return next((row.method for row in ranked(rows) if row.kind != "bound"), None)

@@ -61,14 +61,19 @@ def write(out: Path, template: str, **values: Any) -> Path:
 
 def duration(seconds: float) -> str:
     """A time in the two units that matter: 0.04 s, 12 s, 3 min 5 s, 2 h 10 min."""
-    if seconds < 9.95:
-        return f"{seconds:.2g} s" if seconds >= 0.01 else "below 0.01 s"
     whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if seconds < 0.01:
+        parts = ["< 0.01 s"]
+    elif seconds < 9.95:
+        parts = [f"{seconds:.2g} s"]
+    elif whole < 60:
+        parts = [f"{whole} s"]
+    elif whole < 3600:
+        parts = [f"{whole // 60} min", f"{whole % 60} s"]
+    else:
+        parts = [f"{whole // 3600} h", f"{whole % 3600 // 60} min"]
+    # A number and its unit stay on one line.
+    return " ".join(part.replace(" ", "\u00a0") for part in parts)
 
 
 def fixed(value: float, decimals: int, sign: str = "-") -> str:

@@ -28,6 +28,7 @@ POINTS = 200  # most points of a learning curve that are drawn
 LOG_FROM = 6.0  # a cost axis is logarithmic when its largest value is this many times its smallest
 LOG_STEPS_FROM = 20.0  # and an x axis when one curve ends this many times beyond another
 _TEXT = 12.5
+_STEPS = [1, 2, 5, 10]  # between ticks
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 _STYLE: Any = {
     "font.size": _TEXT,
@@ -59,7 +60,7 @@ _STYLE: Any = {
 
 
 class Bar(NamedTuple):
-    """A line of a comparison: point estimate with its interval; `group` decides the colour."""
+    """A line of a comparison: point estimate, its interval, and the group that has a colour."""
 
     label: str
     estimate: float
@@ -113,7 +114,7 @@ def learning_curves(
         axes[0].xaxis.set_major_locator(LogLocator(numticks=5 if width < 500 else 9))
         axes[0].xaxis.set_minor_formatter(NullFormatter())
     else:
-        axes[0].xaxis.set_major_locator(MaxNLocator(4 if width < 500 else 8))
+        axes[0].xaxis.set_major_locator(MaxNLocator(steps=_STEPS, nbins=4 if width < 500 else 8))
     axes[0].xaxis.set_major_formatter(FuncFormatter(_short))
     axes[0].set_xlabel(x_label)
     _y_title(axes[0], y_label, width)
@@ -124,7 +125,12 @@ def learning_curves(
 
 @matplotlib.rc_context(_STYLE)
 def comparison(
-    bars: Sequence[Bar], *, name: str, x_label: str, zero: bool = False, width: int = WIDE
+    bars: Sequence[Bar],
+    *,
+    name: str,
+    x_label: str,
+    groups: Sequence[str] = (),
+    width: int = WIDE,
 ) -> str:
     """A point and its interval per line, as rliable draws them.
 
@@ -132,13 +138,13 @@ def comparison(
         bars: from top to bottom.
         name: begins the ids in the SVG.
         x_label: what is compared.
-        zero: draw a line at zero, for differences.
+        groups: their order, which decides their colours; default: as the bars have them.
         width: in pixels.
     """
     narrow = width < 500
     pitch = 42 if narrow else 30
     figure, (axes,) = _figure(width, (pitch * len(bars) + 74) / width, rows=1)
-    groups = list(dict.fromkeys(bar.group for bar in bars))
+    groups = list(dict.fromkeys([*groups, *(bar.group for bar in bars)]))
     handles: dict[str, Any] = {}
     for y, bar in enumerate(bars):
         shade = series(groups.index(bar.group))
@@ -148,13 +154,9 @@ def comparison(
             [bar.estimate], [y], linestyle="none", markersize=7, zorder=4, **style
         )
     values = [value for bar in bars for value in bar[1:4]]
-    if zero:
-        axes.axvline(0.0, color=colour("muted"), lw=1.4, zorder=2)
-        axes.xaxis.set_major_formatter(FuncFormatter(_short))
-    else:
-        _cost_scale(axes, "x", values)
+    _cost_scale(axes, "x", values)
     if axes.get_xscale() == "linear":
-        axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 8))
+        axes.xaxis.set_major_locator(MaxNLocator(steps=_STEPS, nbins=4 if narrow else 8))
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -169,8 +171,8 @@ def comparison(
     else:
         axes.set_yticks(range(len(bars)), labels)
         axes.tick_params(axis="y", labelcolor=colour("ink"))
-    if groups != [""]:
-        _legend(figure, handles, width)
+    if any(handles):
+        _legend(figure, {group: handles[group] for group in groups if group in handles}, width)
     text = "; ".join(f"{b.label} {b.estimate:.4g} [{b.low:.4g}, {b.high:.4g}]" for b in bars)
     return to_svg(figure, name, f"{x_label}, with 95% intervals: {text}")
 
@@ -271,7 +273,7 @@ def aligned(
 
 
 def _figure(width: int, ratio: float, rows: int) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(width / 72, (width * ratio + 60) / 72), dpi=72, layout="constrained")
+    figure = Figure(figsize=(width / 72, (width * ratio + 44) / 72), dpi=72, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, 1, sharex=True, squeeze=False)
     for axes in grid[:, 0]:
@@ -283,12 +285,21 @@ def _legend(figure: Figure, handles: Mapping[str, Any], width: int) -> None:
     """Above the axes, in as many columns as fit."""
     # Matplotlib leaves out names that begin with an underscore; a space of no width prevents that.
     names = ["\u200b" * key.startswith("_") + shortened(key, _TEXT, width - 70) for key in handles]
-    widest = max((text_width(key, _TEXT) for key in names), default=0.0)
-    columns = max(1, min(len(names), int((width - 20) / (widest + 56))))
-    if names:
-        place = {"loc": "outside upper left", "ncols": columns, "borderaxespad": 0.2}
-        style = {"handlelength": 2.2, "columnspacing": 1.4, "handletextpad": 0.6}
-        figure.legend(list(handles.values()), names, **place, **style)
+    if not names:
+        return
+    columns = max(1, min(len(names), int((width - 20) / (max(map(_width, names)) + 56))))
+    lines = -(-len(names) // columns)
+    figure.set_figheight(figure.get_figheight() + 19 * lines / 72)  # the axes keep their height
+    figure.legend(
+        list(handles.values()),
+        names,
+        loc="outside upper left",
+        ncols=columns,
+        borderaxespad=0.2,
+        handlelength=2.2,
+        columnspacing=1.4,
+        handletextpad=0.6,
+    )
 
 
 def _y_title(axes: Axes, label: str, width: int) -> None:
@@ -310,8 +321,9 @@ def _cost_scale(axes: Axes, which: str, values: Sequence[float]) -> None:
 
 def _periods(axes: Axes, periods: int, width: int) -> None:
     axes.set_xlim(0.5, periods + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(5 if width < 500 else 10, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+    most = 5 if width < 500 else 10
+    axes.xaxis.set_major_locator(MaxNLocator(steps=_STEPS, nbins=most, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=_STEPS))
     axes.yaxis.set_major_formatter(FuncFormatter(_short))
 
 
@@ -321,6 +333,10 @@ def _short(value: float, position: int | None = None) -> str:
         if abs(value) >= 10 * divisor or (abs(value) >= divisor and value % (divisor / 10) == 0):
             return f"{value / divisor:.4g}{suffix}".replace("-", "−")
     return f"{value:.6g}".replace("-", "−")
+
+
+def _width(text: str) -> float:
+    return text_width(text, _TEXT)
 
 
 def _dash(number: int) -> Any:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from . import catalog, page, plots
-from .demo_data import DemoData, Episode
+from .demo_data import best_policy, ranked,  KINDS, DemoData, Episode
 from .page import Drawn
 from .statistics import mean_interval
 
@@ -36,8 +36,8 @@ def render_demo(out: Path, data: DemoData) -> Path:
     """
     bounds = [row for row in data.ranked if row.kind == "bound"]
     bars = [plots.Bar(r.method, r.mean, r.low, r.high, r.kind) for r in data.ranked]
-    plain = [row for row in data.ranked if row.kind == "heuristic" and row.method not in data.curves]
-    levels = {f"best heuristic: {row.method}": row.mean for row in plain[:1]}
+    rules = [row for row in data.ranked if row.kind == "heuristic"]
+    levels = {f"best heuristic: {row.method}": row.mean for row in rules[:1]}
     levels |= {row.method: row.mean for row in bounds[:2]}
     values: dict[str, Any] = {"frames": [], "curves": None}
     if data.curves:
@@ -55,9 +55,19 @@ def render_demo(out: Path, data: DemoData) -> Path:
         out,
         "demo.html",
         data=data,
-        comparison=page.drawn(plots.comparison, bars, name="comparison", x_label=data.metric),
+        comparison=page.drawn(
+            plots.comparison, bars, name="comparison", x_label=data.metric, groups=KINDS
+        ),
         decimals=page.decimals_for([row.mean for row in data.rows]),
-        shows_gap=any(row.gap is not None for row in data.rows),
+        others=[
+            {
+                "title": title,
+                "rows": ranked(rows),
+                "best": best_policy(rows),
+                "decimals": page.decimals_for([row.mean for row in rows]),
+            }
+            for title, rows in data.others.items()
+        ],
         has_bound=bool(bounds),
         **values,
     )
@@ -80,7 +90,8 @@ def render_report(out: Path) -> Path:
     for row in rows:
         families.setdefault(row.family, []).append(row)
     counts = {name: Counter(row.state for row in members) for name, members in families.items()}
-    results = {row.slug: catalog.stored_result(row.slug) for row in rows if row.evidence}
+    stored = {row.slug: catalog.stored_result(row.slug) for row in rows if row.evidence}
+    results = {slug: result for slug, result in stored.items() if result is not None}
     return page.write(
         out,
         "scoreboard.html",
@@ -90,7 +101,7 @@ def render_report(out: Path) -> Path:
         totals=Counter(row.state for row in rows),
         states=catalog.STATES,
         results=results,
-        evidence=[_evidence(row, results[row.slug] or {}) for row in rows if row.evidence],
+        evidence=[_evidence(row, results[row.slug]) for row in rows if row.evidence],
         environments=[_environment(entry) for entry in catalog.environments()],
     )
 
@@ -187,9 +198,7 @@ def _evidence(row: catalog.Row, result: Mapping[str, Any]) -> dict[str, Any]:
     for number, name in enumerate(names):
         curves = {}
         for arm, found in result["arms"].items():
-            common = plots.aligned(
-                [_floats(one[name]) for one in found["curves"] if name in one]
-            )
+            common = plots.aligned([_floats(one[name]) for one in found["curves"] if name in one])
             if common is not None:
                 curves[arm] = common
         if curves:

@@ -119,7 +119,8 @@ class Example:
     """A set-up in which an agent learns within a second or two.
 
     `env` with `env_kwargs` goes to `gymnasium.make`, `kwargs` to the agent's constructor after
-    (policy, env), `steps` to `learn`.
+    (policy, env), `steps` to `learn`. An agent that learns from data names in `data` the function
+    that makes a data set of the environment.
     """
 
     env: str
@@ -127,3 +128,11 @@ class Example:
     policy: str = "MlpPolicy"
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 1_000
+    data: Callable[[Any], Any] | None = None
+
+    def build(self) -> Any:
+        """A new environment, or data set, that the agent's constructor takes as `env`."""
+        import gymnasium
+
+        env = gymnasium.make(self.env, **self.env_kwargs)
+        return env if self.data is None else self.data(env)

@@ -40,7 +40,8 @@ LATEST = "latest.zip"
 class Checkpoints(BaseAlgorithm):
     """Checkpoints without pickle, and exact resume, for any SB3 algorithm.
 
-    Convention: a constructor keeps each argument under its own name, perhaps with an underscore in front (SB3
+    Convention: a constructor keeps each argument under its own name, perhaps with an underscore in
+        front (SB3
     does), and one with `**arguments` hands all of them to its base.
     """
 
@@ -48,6 +49,8 @@ class Checkpoints(BaseAlgorithm):
     claim: ClassVar[Claim | None] = None
     example: ClassVar[Example]
 
+    learns_in_env: ClassVar[bool] = True  # whether `learn` steps the environment that the agent has
+    oracle: ClassVar[bool] = False  # whether `predict` looks into it, beyond what is observed
     _written = -np.inf  # when the state of learning was last written
 
     @staticmethod
@@ -57,7 +60,7 @@ class Checkpoints(BaseAlgorithm):
             env = SB3VecEnv(env)
         return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
-    # -- what a checkpoint holds -------------------------------------------------------------------------
+    # -- what a checkpoint holds -------------------------------------------------------------------
 
     def arguments(self) -> dict[str, Any]:
         """Constructor arguments with which `load` builds the agent again."""
@@ -84,7 +87,7 @@ class Checkpoints(BaseAlgorithm):
         )
 
     def extra_state(self) -> tuple[dict[str, Any], Tensors]:
-        """What the agent keeps beside its parameters, needed to predict: JSON values and tensors."""
+        """What predicting needs beside the parameters: JSON values and tensors."""
         return {}, {}
 
     def restore_extra_state(self, values: dict[str, Any], tensors: Tensors) -> None:
@@ -97,16 +100,19 @@ class Checkpoints(BaseAlgorithm):
     def restore_learning_state(self, values: dict[str, Any], tensors: Tensors) -> None:
         """Inverse of `learning_state`."""
 
-    # -- save and load -----------------------------------------------------------------------------------
+    # -- save and load -----------------------------------------------------------------------------
 
     def save(self, path: str | Path, exclude: Any = None, include: Any = None) -> None:  # type: ignore[override]
-        """Write the agent as a zip of JSON and safetensors, atomically. Loading it executes nothing.
+        """Write the agent as a zip of JSON and safetensors, atomically. Loading it executes
+        nothing.
 
         Raises:
             ValueError: an argument of the agent cannot be written without pickle.
         """
         if exclude or include:
-            raise ValueError("exclude and include are for pickled files; a checkpoint holds a fixed set")
+            raise ValueError(
+                "exclude and include are for pickled files; a checkpoint holds a fixed set"
+            )
         config, tensors = self._contents()
         files.write(path, config, tensors)
 
@@ -160,7 +166,8 @@ class Checkpoints(BaseAlgorithm):
             if unknown := sorted(set(arguments) - set(argument_names(cls))):
                 raise ValueError(f"unknown arguments {unknown}")
             arguments |= overrides
-            agent = cls(config["policy"], env, device=device, _init_setup_model=False, **arguments)
+            arguments |= {"device": device, "_init_setup_model": False}
+            agent = cls(config["policy"], env, **arguments)
             agent._fit_spaces(config)
             agent._prepare(files.decode(config["extra"]))
             agent._setup_model()
@@ -187,33 +194,34 @@ class Checkpoints(BaseAlgorithm):
                 files.restore_optimizer(part, own)
                 continue
             # "policy.optimizer" is a part of its own, not a module of "policy".
-            inner = [f"{other.removeprefix(f'{name}.')}." for other, _ in parts if other != name]
-            part.load_state_dict({k: v for k, v in own.items() if not k.startswith(tuple(inner))})
+            inner = tuple(prefixed({f"{other}.": other for other, _ in parts}, name))
+            part.load_state_dict({k: v for k, v in own.items() if not k.startswith(inner)})
         for name in COUNTERS:
             if name in config["counters"] and name != "n_envs":
                 setattr(self, name, config["counters"][name])
         self.restore_extra_state(files.decode(config["extra"]), prefixed(tensors, "extra"))
 
-    # -- exact resume ------------------------------------------------------------------------------------
+    # -- exact resume ------------------------------------------------------------------------------
 
     def save_learning(self, folder: str | Path) -> None:
-        """Write all that `learn` needs to go on exactly: agent, generators and native environment."""
+        """Write what `learn` needs to go on exactly: agent, generators, native environment."""
         config, tensors = self._contents()
         generators, drawn = snapshot_generators()
         values, learning = self.learning_state()
         config |= {"generators": generators, "learning": files.encode(values)}
         tensors |= drawn | {f"learning.{name}": tensor for name, tensor in learning.items()}
-        if (found := snapshot_env(self.env)) is not None and self._last_obs is not None:
+        found = snapshot_env(self.env) if self.learns_in_env else None
+        if found is not None and self._last_obs is not None:
             config["env"], arrays = found
             tensors |= {f"env.{name}": tensor for name, tensor in arrays.items()}
             tensors |= observations("last_obs", self._last_obs)
             tensors["last_episode_starts"] = torch.as_tensor(np.array(self._last_episode_starts))
             if self._last_original_obs is not None:
                 tensors |= observations("last_original_obs", self._last_original_obs)
-        elif self.env is not None:
+        elif self.env is not None and self.learns_in_env:
             warnings.warn(
-                f"{self.env} is not an array environment of palaestra as it is: a run that is resumed "
-                "starts new episodes and does not end with exactly the same parameters",
+                f"{self.env} is not, as it is, an array environment of palaestra: a run that is "
+                "resumed starts new episodes and does not end with exactly the same parameters",
                 stacklevel=2,
             )
         files.write(Path(folder) / LATEST, config, tensors)
@@ -228,7 +236,8 @@ class Checkpoints(BaseAlgorithm):
         """Go back to the last `save_learning` in `folder`; False where there is none yet.
 
         Raises:
-            ValueError: the file is damaged, or was written by another class or with other arguments.
+            ValueError: the file is damaged, or was written by another class or with other
+                arguments.
         """
         path = Path(folder) / LATEST
         if not path.exists():
@@ -255,8 +264,16 @@ class Checkpoints(BaseAlgorithm):
         return True
 
 
+def check_request(total_timesteps: int, checkpoint: str | Path | None, resume: bool) -> None:
+    """ValueError for arguments of `learn` that make no sense."""
+    if total_timesteps < 0:
+        raise ValueError(f"total_timesteps must be at least 0, got {total_timesteps}")
+    if resume and checkpoint is None:
+        raise ValueError("resume=True needs checkpoint=FOLDER")
+
+
 def argument_names(cls: type) -> list[str]:
-    """Constructor arguments of an agent class, those that `**arguments` hands to its bases included."""
+    """Constructor arguments of an agent class, with those that `**arguments` hands on."""
     names: list[str] = []
     for base in cls.__mro__:
         if "__init__" not in vars(base):
@@ -284,9 +301,18 @@ def reading(path: str | Path, cls: type) -> Iterator[None]:
     """Say of every error in the contents of a checkpoint which file it is."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path}: the checkpoint does not fit {class_path(cls)}: {text}") from error
+        raise ValueError(
+            f"{path}: the checkpoint does not fit {class_path(cls)}: {text}"
+        ) from error
 
 
 def different(left: Any, right: Any) -> bool:
@@ -301,10 +327,10 @@ def attribute(owner: Any, dotted: str) -> Any:
     return owner
 
 
-def prefixed(tensors: Tensors, prefix: str) -> Tensors:
-    """Tensors whose name starts with `prefix.`, without it."""
+def prefixed(entries: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Entries (tensors, mostly) whose name starts with `prefix.`, without it."""
     start = f"{prefix}."
-    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+    return {k[len(start) :]: v for k, v in entries.items() if k.startswith(start) and k != start}
 
 
 def observations(name: str, value: Any) -> Tensors:

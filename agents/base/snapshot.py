@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecNormalize
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecCheckNan,
+    VecEnv,
+    VecEnvWrapper,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+)
 
 from ...envs.base import ArrayEnv, ArrayVectorEnv
 from ...wrappers.sb3 import SB3VecEnv
@@ -15,56 +26,94 @@ from ...wrappers.sb3 import SB3VecEnv
 # JSON values and named tensors: what a checkpoint holds.
 Snapshot = tuple[Any, dict[str, torch.Tensor]]
 
+# Wrappers without a state of their own that could change an observation or a reward.
+STATELESS = (Monitor, OrderEnforcing, PassiveEnvChecker)
+STATELESS_VECTOR = (VecCheckNan, VecMonitor, VecTransposeImage)
+
 
 def snapshot_env(env: VecEnv | None) -> Snapshot | None:
-    """State of a native environment (through SB3's wrappers); None where it cannot be read."""
-    if env is None:
+    """State of a native environment below SB3's wrappers; None where some of it is out of reach."""
+    if env is None or not readable(env):
         return None
-    meta: dict[str, Any] = {"faces": [], "moments": []}
     tensors: dict[str, torch.Tensor] = {}
-    while isinstance(env, VecEnvWrapper):
-        if isinstance(env, VecNormalize):
-            if isinstance(env.obs_rms, dict):
-                return None
-            meta["moments"].append([env.obs_rms.count if env.norm_obs else 0.0, env.ret_rms.count])
-            prefix = f"normalize.{len(meta['moments']) - 1}"
-            tensors |= {f"{prefix}.returns": torch.as_tensor(env.returns.copy()),
-                        f"{prefix}.ret_mean": torch.as_tensor(np.asarray(env.ret_rms.mean)),
-                        f"{prefix}.ret_var": torch.as_tensor(np.asarray(env.ret_rms.var))}
-            if env.norm_obs:
-                tensors |= {f"{prefix}.obs_mean": torch.as_tensor(env.obs_rms.mean.copy()),
-                            f"{prefix}.obs_var": torch.as_tensor(env.obs_rms.var.copy())}
-        env = env.venv
-    for index, face in enumerate(native_faces(env)):
-        if face is None:
-            return None
-        arrays, generators = face.get_state()
-        meta["faces"].append(generators)
-        tensors |= {f"face.{index}.{name}": torch.as_tensor(value.copy()) for name, value in arrays.items()}
-    return meta, tensors
+    for layer, wrapper in enumerate(normalizers(env)):
+        tensors[f"normalize.{layer}.returns"] = torch.as_tensor(wrapper.returns.copy())
+        for name, moments in running_moments(wrapper).items():
+            for part in ("mean", "var", "count"):
+                value = np.array(getattr(moments, part), dtype=np.float64)
+                tensors[f"normalize.{layer}.{name}.{part}"] = torch.as_tensor(value)
+    generators = []
+    for index, face in enumerate(native_faces(bottom(env))):
+        arrays, states = face.get_state()
+        generators.append(states)
+        for name, value in arrays.items():
+            tensors[f"face.{index}.{name}"] = torch.as_tensor(value.copy())
+    return {"generators": generators}, tensors
 
 
 def restore_env(env: VecEnv, meta: Any, tensors: dict[str, torch.Tensor]) -> None:
     """Put the environment back to where `snapshot_env` found it."""
-    layer = 0
+    for layer, wrapper in enumerate(normalizers(env)):
+        wrapper.returns = tensors[f"normalize.{layer}.returns"].numpy().copy()
+        for name, moments in running_moments(wrapper).items():
+            mean, var, count = (
+                tensors[f"normalize.{layer}.{name}.{part}"].numpy().copy()
+                for part in ("mean", "var", "count")
+            )
+            moments.mean, moments.var, moments.count = mean, var, float(count)
+    for index, face in enumerate(native_faces(bottom(env))):
+        prefix = f"face.{index}."
+        arrays = {
+            name.removeprefix(prefix): value.numpy().copy()
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
+        face.set_state(arrays, meta["generators"][index])
+
+
+def readable(env: VecEnv) -> bool:
+    """Whether all state is within reach: a native environment in wrappers that are known."""
+    while isinstance(env, VecEnvWrapper):
+        if not isinstance(env, (*STATELESS_VECTOR, VecNormalize)):
+            return False
+        env = env.venv
+    if isinstance(env, SB3VecEnv):
+        return isinstance(env.vector, ArrayVectorEnv)
+    if not isinstance(env, DummyVecEnv):
+        return False
+    for single in env.envs:
+        while isinstance(single, STATELESS):
+            single = single.env
+        if not isinstance(single, ArrayEnv):
+            return False
+    return True
+
+
+def normalizers(env: VecEnv) -> list[VecNormalize]:
+    """The `VecNormalize` layers around an environment, outermost first."""
+    found = []
     while isinstance(env, VecEnvWrapper):
         if isinstance(env, VecNormalize):
-            prefix, (obs_count, ret_count) = f"normalize.{layer}", meta["moments"][layer]
-            env.returns = tensors[f"{prefix}.returns"].numpy().copy()
-            env.ret_rms.mean = tensors[f"{prefix}.ret_mean"].numpy().copy()
-            env.ret_rms.var = tensors[f"{prefix}.ret_var"].numpy().copy()
-            env.ret_rms.count = ret_count
-            if env.norm_obs:
-                env.obs_rms.mean = tensors[f"{prefix}.obs_mean"].numpy().copy()
-                env.obs_rms.var = tensors[f"{prefix}.obs_var"].numpy().copy()
-                env.obs_rms.count = obs_count
-            layer += 1
+            found.append(env)
         env = env.venv
-    for index, face in enumerate(native_faces(env)):
-        prefix = f"face.{index}."
-        arrays = {name.removeprefix(prefix): value.numpy().copy() for name, value in tensors.items()
-                  if name.startswith(prefix)}
-        face.set_state(arrays, meta["faces"][index])
+    return found
+
+
+def running_moments(wrapper: VecNormalize) -> dict[str, RunningMeanStd]:
+    """The statistics that a `VecNormalize` keeps, by name."""
+    found = {"return": wrapper.ret_rms}
+    if wrapper.norm_obs:
+        moments = wrapper.obs_rms
+        keyed = moments if isinstance(moments, dict) else {"": moments}
+        found |= {f"observation.{key}": value for key, value in keyed.items()}
+    return found
+
+
+def bottom(env: VecEnv) -> VecEnv:
+    """The environment below SB3's wrappers."""
+    while isinstance(env, VecEnvWrapper):
+        env = env.venv
+    return env
 
 
 def native_faces(env: VecEnv) -> list[Any]:
@@ -81,13 +130,17 @@ def native_faces(env: VecEnv) -> list[Any]:
 def snapshot_generators() -> Snapshot:
     """The global generators that agents draw from: torch's (all devices), NumPy's and Python's."""
     name, keys, position, has_gauss, gauss = np.random.get_state()
-    tensors = {"generator.torch": torch.get_rng_state(),
-               "generator.numpy": torch.as_tensor(np.asarray(keys, dtype=np.int64))}
+    tensors = {
+        "generator.torch": torch.get_rng_state(),
+        "generator.numpy": torch.as_tensor(np.asarray(keys, dtype=np.int64)),
+    }
     if torch.cuda.is_available():
         tensors["generator.cuda"] = torch.cuda.get_rng_state()
     version, internal, gauss_next = random.getstate()
-    return {"numpy": [name, int(position), int(has_gauss), float(gauss)],
-            "python": [version, list(internal), gauss_next]}, tensors
+    return {
+        "numpy": [name, int(position), int(has_gauss), float(gauss)],
+        "python": [version, list(internal), gauss_next],
+    }, tensors
 
 
 def restore_generators(meta: Any, tensors: dict[str, torch.Tensor]) -> None:

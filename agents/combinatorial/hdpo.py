@@ -31,7 +31,7 @@ from ...envs.base import to_torch
 from ...envs.inventory.inventory_net import InventoryNet
 from ..base.declare import Claim, Example, NotInferior, Outcome, Paper, Superior
 from ..base.inventory import InventoryAlgorithm, InventoryPolicy
-from ..base.nets.mlp import mlp
+from ..base.nets.mlp import JoinedMLP, mlp
 
 # -- the paper's computation ----------------------------------------------------------------------
 
@@ -161,6 +161,7 @@ class GraphPolicy(InventoryPolicy):
 
     Args:
         width: of node and edge embeddings and of the hidden layers.
+        layers: hidden layers of each module.
         slots: longest pipeline that a location may have; by default that of the network.
         output_bias: first bias of the output, so that training starts from positive orders; by
             default one period of demand, or the paper's 5 units where the policy does not
@@ -175,6 +176,7 @@ class GraphPolicy(InventoryPolicy):
         lr_schedule: Schedule,
         core: InventoryNet,
         width: int = 32,
+        layers: int = 2,
         slots: int | None = None,
         output_bias: float | None = None,
         normalize: bool = True,
@@ -187,11 +189,12 @@ class GraphPolicy(InventoryPolicy):
             )
         self._lay_out(core)
         features = self.node_slots + self.static.shape[1] + core.past + self.season_size(core)
-        hidden = (width, width)
+        hidden = (width,) * layers
         self.initial_node = mlp(features, hidden, width, activate_output=True)
-        self.initial_edge = mlp(2 * width + 1, hidden, width, activate_output=True)
-        self.node_update = mlp(3 * width, hidden, width, activate_output=True)
-        self.edge_update = mlp(3 * width, hidden, width, activate_output=True)
+        three = (width, width, width)
+        self.initial_edge = JoinedMLP((width, width, 1), hidden, width, activate_output=True)
+        self.node_update = JoinedMLP(three, hidden, width, activate_output=True)
+        self.edge_update = JoinedMLP(three, hidden, width, activate_output=True)
         self.output = mlp(width, hidden, 1)
         if output_bias is None:
             output_bias = 0.54 if normalize else 5.0  # softplus(0.54) = 1 period of demand
@@ -214,11 +217,11 @@ class GraphPolicy(InventoryPolicy):
         )
         ends = torch.stack([self.edge_source, self.edge_target])
         counts = [torch.bincount(end, minlength=none + 1).clamp(min=1).sqrt() for end in ends]
-        self.register("in_degree", counts[1][:, None])
-        self.register("out_degree", counts[0][:, None])
+        self.register("in_degree", counts[1][:-1, None, None])
+        self.register("out_degree", counts[0][:-1, None, None])
         lead = torch.zeros(len(self.edge_source))
         lead[: network.arcs] = torch.as_tensor(network.lead.copy(), dtype=torch.float32)
-        self.register("lead", lead[:, None])
+        self.register("lead", lead[:, None, None])
         # What takes from a supplier's stock: its arcs to customers, and its self loop.
         self.register(
             "from_stock",
@@ -236,20 +239,19 @@ class GraphPolicy(InventoryPolicy):
         """Observations [n, D] -> feasible orders [n, A] in units."""
         task = self.task
         scale = self.scale(observation) if self.normalize else None
-        nodes = self.initial_node(
-            self.node_features(observation, scale, self.static, self.node_slots)
-        )
-        edges = self.initial_edge(
-            torch.cat([*self._ends(nodes), self.lead.expand(len(nodes), -1, -1)], -1)
-        )
+        features = self.node_features(observation, scale, self.static, self.node_slots)
+        # Locations and edges lead, so that gathering them copies whole batches: [N, n, width].
+        nodes = self.initial_node(features.transpose(0, 1))
+        source, target = self.edge_source, self.edge_target
+        edges = self.initial_edge((nodes, source), (nodes, target), self.lead)
         for _ in range(self.rounds):
-            incoming = self._gather(edges, self.edge_target, nodes) / self.in_degree[:-1]
-            outgoing = self._gather(edges, self.edge_source, nodes) / self.out_degree[:-1]
-            nodes = nodes + self.node_update(torch.cat([nodes, incoming, outgoing], -1))
-            edges = edges + self.edge_update(torch.cat([edges, *self._ends(nodes)], -1))
-        flow = functional.softplus(self.output(edges)[..., 0])
+            incoming = gather(edges, target, nodes) / self.in_degree
+            outgoing = gather(edges, source, nodes) / self.out_degree
+            nodes = nodes + self.node_update(nodes, incoming, outgoing)
+            edges = edges + self.edge_update(edges, (nodes, source), (nodes, target))
+        flow = functional.softplus(self.output(edges)[..., 0]).T
         if scale is not None:
-            flow = flow * scale.edges(self.edge_source, self.edge_target)
+            flow = flow * scale.edges(source, target)
         bought = flow[:, : task.outside_arcs]
         if not task.suppliers:
             return bought
@@ -261,14 +263,11 @@ class GraphPolicy(InventoryPolicy):
         )
         return torch.cat([bought, taken[:, : len(task.inner_source)]], dim=1)
 
-    def _ends(self, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        padded = functional.pad(nodes, (0, 0, 0, 1))
-        return padded[:, self.edge_source], padded[:, self.edge_target]
 
-    @staticmethod
-    def _gather(edges: torch.Tensor, ends: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
-        sums = edges.new_zeros(len(edges), nodes.shape[1] + 1, edges.shape[2])
-        return sums.index_add(1, ends, edges)[:, :-1]
+def gather(edges: torch.Tensor, ends: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
+    """Sum of the edges [E, n, width] at each node [N, n, width]; the end N is no node."""
+    sums = torch.cat([torch.zeros_like(nodes), torch.zeros_like(nodes[:1])])
+    return sums.index_add(0, ends, edges)[:-1]
 
 
 class HDPO(InventoryAlgorithm):

@@ -25,7 +25,7 @@ from ...envs.inventory.inventory_net import InventoryNet
 from ..base.nets.mlp import mlp
 from .order_up_to import LOWEST_LEVEL, critical_fractile, follows_sales, inverse_softplus, relative_quantiles
 
-KNOTS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98, 0.99, 0.995)
+KNOTS = (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.92, 0.96, 0.99)
 LEAST_INCREMENT = 1e-4
 
 
@@ -85,12 +85,14 @@ class QuantileForecast(nn.Module):
         base = inverse_softplus(steps.clamp(min=LEAST_INCREMENT))
         return functional.softplus(base + self.net(features).reshape(shape)).cumsum(dim=-1)
 
-    def at(self, quantiles: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        """Quantiles at given levels, linear in log-odds between the knots (and beyond the outer
-        ones).
+    def at(
+        self, quantiles: torch.Tensor, store: torch.Tensor, horizon: torch.Tensor, levels: torch.Tensor
+    ) -> torch.Tensor:
+        """Chosen quantiles, linear in log-odds between the knots (and beyond the outer ones).
 
         Args:
-            quantiles: [n, P, Q].
+            quantiles: what `forward` returned, [n, K, H, Q].
+            store, horizon: indices, int [P].
             levels: in (0, 1), [P].
 
         Returns:
@@ -99,8 +101,9 @@ class QuantileForecast(nn.Module):
         knots, odds = torch.logit(self.levels), torch.logit(levels)
         upper = torch.searchsorted(knots, odds.detach().contiguous()).clamp(1, len(knots) - 1)
         weight = (odds - knots[upper - 1]) / (knots[upper] - knots[upper - 1])
-        index = upper.expand(len(quantiles), -1)[..., None]
-        below, above = quantiles.gather(2, index - 1)[..., 0], quantiles.gather(2, index)[..., 0]
+        column = (store * len(self.horizons) + horizon) * len(knots) + upper
+        flat = quantiles.flatten(1)
+        below, above = flat[:, column - 1], flat[:, column]
         return below + weight * (above - below)
 
 
@@ -172,7 +175,7 @@ def fit_forecast(
     forecast: QuantileForecast,
     core: InventoryNet,
     seed: int,
-    steps: int = 1_500,
+    steps: int = 800,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
 ) -> list[float]:

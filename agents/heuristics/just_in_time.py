@@ -145,6 +145,7 @@ class JustInTime(FixedHeuristic):
     """
 
     policy_aliases: ClassVar[dict[str, Any]] = {"HeuristicPolicy": JustInTimePolicy}
+    oracle = True
     example = Example(
         env="InventoryNet-v0",
         env_kwargs={"setting": "one_warehouse_lost", "stores": 3},

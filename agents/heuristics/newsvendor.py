@@ -64,7 +64,7 @@ class NewsvendorPolicy(OrderUpToPolicy):
         action_space: gym.Space,
         lr_schedule: Schedule,
         core: InventoryNet,
-        forecast_steps: int = 1_500,
+        forecast_steps: int = 800,
     ) -> None:
         super().__init__(observation_space, action_space, lr_schedule, core)
         if forecast_steps < 0:
@@ -111,8 +111,12 @@ class NewsvendorPolicy(OrderUpToPolicy):
 
     def wanted(self, observation: torch.Tensor) -> torch.Tensor:
         """max(forecast quantiles - position, 0), [n, N]."""
-        quantiles = self.forecast(self.features(observation))[:, self.pair_store, self.pair_horizon]
-        units = self.forecast.at(quantiles, self.quantile_levels())
+        # Sales do not depend on the orders: no gradient has to go through the forecast.
+        with torch.no_grad():
+            quantiles = self.forecast(self.features(observation))
+        units = self.forecast.at(
+            quantiles, self.pair_store, self.pair_horizon, self.quantile_levels()
+        )
         units = units * self.demand_level(observation)[:, self.pair_store] * self.pair_weights()
         levels = units.new_zeros(len(units), self.core.network.locations)
         levels = levels.index_add(1, self.pair_target, units)
@@ -189,7 +193,7 @@ class Newsvendor(Heuristic):
     )
 
     def __init__(
-        self, policy: Any, env: Any, *, learning_rate: float | Schedule = 0.05, **common: Any
+        self, policy: Any, env: Any, *, learning_rate: float | Schedule = 0.1, **common: Any
     ) -> None:
         super().__init__(policy, env, learning_rate=learning_rate, **common)
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from ...envs.base import take
+from ...envs.base import ArrayCore, Arrays, take
 from ...envs.inventory.inventory_net import InventoryNet
 from ..base.inventory import InventoryAlgorithm, InventoryPolicy
 from ..base.simulator_gradient import unroll
@@ -139,7 +139,8 @@ class OrderUpToPolicy(InventoryPolicy):
         or 1, K]."""
         if not self.recorded:
             return self.mean_demand
-        past = self.task.split_observation(observation)["past_demands"]
+        # Sales do not depend on the orders: no gradient has to go through the level.
+        past = self.task.split_observation(observation.detach())["past_demands"]
         return past.mean(dim=1).clamp(min=0) + LOWEST_LEVEL * self.mean_demand
 
     def position(self, observation: torch.Tensor) -> torch.Tensor:
@@ -184,10 +185,11 @@ def newsvendor_levels(core: InventoryNet) -> torch.Tensor:
 
     Stores: the quantile p / (p + h) of the demand over lead + 1 periods, the optimum of a store
         alone.
-    Suppliers: lead + 1 periods of the demand that flows through them.
+    Suppliers: lead + 2 periods of the demand that flows through them (lead + 1 would leave them just able to pass
+    on the mean demand, and a backlog would never be worked off).
     """
     leads, fractile = lead_into(core), critical_fractile(core)
-    levels = leads + 1.0
+    levels = leads + 2.0
     stores = leads[core.suppliers :]
     for lead in np.unique(stores):
         quantiles = relative_quantiles(core, np.unique(fractile), int(lead) + 1)
@@ -211,6 +213,11 @@ class Heuristic(InventoryAlgorithm):
         super()._setup_model()
         if self.env is not None:  # an agent without one is being loaded, and gets its parameters next
             self.policy.start(self.core)
+
+    def loss(self, core: ArrayCore, tape: Arrays) -> torch.Tensor:
+        """Minus the mean reward per step after the warm-up: a rule is tuned on the cost it is judged by."""
+        _, scored = unroll(core, self.policy, tape, core.horizon or 0, core.ignore)
+        return -scored.mean() / core.reward_scale
 
 
 class FixedHeuristic(Heuristic):

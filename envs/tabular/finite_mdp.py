@@ -4,7 +4,7 @@ worlds."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -146,9 +146,9 @@ class FiniteMDP(ArrayCore):
     # ------------------------------------------------------------------------------------------
 
     def _check_transitions(self, P: NDArray[np.float64]) -> NDArray[np.float64]:
-        P = P[None] if P.ndim == 3 else P
-        if P.ndim != 4 or P.shape[1] != P.shape[3] or 0 in P.shape:
+        if P.ndim not in (3, 4) or P.shape[-3] != P.shape[-1] or 0 in P.shape:
             raise ValueError(f"P has shape {P.shape}, allowed are [S, A, S] and [T, S, A, S]")
+        P = P[None] if P.ndim == 3 else P
         if P.shape[0] not in (1, self.horizon):
             raise ValueError(
                 f"P has tables for {P.shape[0]} steps, allowed are 1 and horizon={self.horizon}"
@@ -165,7 +165,7 @@ class FiniteMDP(ArrayCore):
             return np.broadcast_to(given, self.P.shape)
         except ValueError:
             raise ValueError(
-                f"{name} has shape {given.shape}, it must be broadcastable to that of P, {self.P.shape}"
+                f"{name} has shape {given.shape}, it must be broadcastable to P's, {self.P.shape}"
             ) from None
 
     def _check_state(self, name: str, state: Any) -> int:
@@ -204,7 +204,9 @@ class FiniteMDP(ArrayCore):
         if "state" in options:
             start = self._check_state("options['state']", options["state"])
             if self._is_terminal[start]:
-                raise ValueError(f"options['state']: an episode cannot start in {start}, where it ends")
+                raise ValueError(
+                    f"options['state']: an episode cannot start in {start}, where it ends"
+                )
         else:
             start = int(pick(self._start, z[0]))
         u, v = np.split(z[1:], 2)
@@ -215,7 +217,12 @@ class FiniteMDP(ArrayCore):
         xp = array_namespace(tape["start"])
         nothing = xp.zeros_like(tape["start"])
         # `t` counts the steps of the tape, `steps` those of the episode.
-        return {"s": tape["start"] + 0, "t": nothing, "steps": nothing + 0, "v": 0 * tape["v"][:, 0]}
+        return {
+            "s": tape["start"] + 0,
+            "t": nothing,
+            "steps": nothing + 0,
+            "v": 0 * tape["v"][:, 0],
+        }
 
     def transition(self, state: Arrays, action: Any, tape: Arrays) -> Arrays:
         """One step; `action` int64 [n]."""
@@ -413,7 +420,7 @@ class FiniteMDPEnv(Planned, ArrayEnv):
     """Face 1 of `FiniteMDP`: `gymnasium.make("FiniteMDP-v0", P=..., low=...)`."""
 
     core: FiniteMDP
-    core_class = FiniteMDP
+    core_class: ClassVar[type[FiniteMDP]] = FiniteMDP
 
 
 class FiniteMDPVectorEnv(Planned, ArrayVectorEnv):
@@ -421,4 +428,4 @@ class FiniteMDPVectorEnv(Planned, ArrayVectorEnv):
     low=...)`."""
 
     core: FiniteMDP
-    core_class = FiniteMDP
+    core_class: ClassVar[type[FiniteMDP]] = FiniteMDP

@@ -43,27 +43,52 @@ def draw_states(
     picture = np.ones((rows * columns, 3))
     picture[: len(values)] = colours
     extent = (0, columns, rows, 0)
-    axes.imshow(picture.reshape(rows, columns, 3), extent=extent, aspect="auto", interpolation="nearest")
-    lines = {"colors": "white", "linewidth": 1.5}
-    axes.hlines(range(rows + 1), 0, columns, **lines)
-    axes.vlines(range(columns + 1), 0, rows, **lines)
+    axes.imshow(
+        picture.reshape(rows, columns, 3), extent=extent, aspect="auto", interpolation="nearest"
+    )
+    axes.hlines(range(rows + 1), 0, columns, colors="white", linewidth=1.5)
+    axes.vlines(range(columns + 1), 0, rows, colors="white", linewidth=1.5)
     if len(values) <= LABELLED:
         size = min(16.0, 0.2 * tile)
         for index, (value, shade) in enumerate(zip(values, level, strict=True)):
             x, y = index % columns + 0.5, index // columns + 0.5
             colour = "white" if shade > 0.7 else "#1f2933"
-            axes.text(x, y - 0.12, str(index), fontsize=size, color=colour, ha="center", va="center",
-                      weight="bold")
-            axes.text(x, y + 0.2, f"{value:.3g}", fontsize=0.7 * size, color=colour, ha="center",
-                      va="center")
+            axes.text(
+                x,
+                y - 0.12,
+                str(index),
+                fontsize=size,
+                color=colour,
+                ha="center",
+                va="center",
+                weight="bold",
+            )
+            axes.text(
+                x,
+                y + 0.2,
+                f"{value:.3g}",
+                fontsize=0.7 * size,
+                color=colour,
+                ha="center",
+                va="center",
+            )
     x, y = state % columns, state // columns
     inset = 0.04
     axes.plot(
         x + np.array([inset, 1 - inset, 1 - inset, inset, inset]),
         y + np.array([inset, inset, 1 - inset, 1 - inset, inset]),
-        color="#d1352b", linewidth=3, solid_joinstyle="miter",
+        color="#d1352b",
+        linewidth=3,
+        solid_joinstyle="miter",
     )
-    figure.text(0.5, 1 - 20 / height, f"{title}, state {state}", ha="center", va="center", fontsize=11,
-                color="#1f2933")
+    figure.text(
+        0.5,
+        1 - 20 / height,
+        f"{title}, state {state}",
+        ha="center",
+        va="center",
+        fontsize=11,
+        color="#1f2933",
+    )
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
