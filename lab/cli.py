@@ -268,16 +268,14 @@ def bench(
 def demo(
     demand: Annotated[Path | None, typer.Option(help="Demand to use: .npz or .csv.")] = None,
     calendar: Annotated[Path | None, typer.Option(help="Calendar features of the demand.")] = None,
+    network: Annotated[Path | None, typer.Option(help="Supply network: .yaml.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/demo"),
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds.")] = None,
-    budget: Annotated[float | None, typer.Option(help="Seconds to spend.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
 ) -> None:
     """HDPO, PPO and the heuristics on InventoryNet, with a report."""
     from .demo import run_demo
 
-    given = {"seeds": seeds, "budget": budget}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    run_demo(demand=demand, calendar=calendar, out=out, **chosen)
+    run_demo(demand=demand, calendar=calendar, network=network, out=out, seeds=seeds)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from . import catalog, page, plots
-from .demo_data import best_policy, ranked,  KINDS, DemoData, Episode
+from .demo_data import KINDS, DemoData, Episode, best_policy, ranked
 from .page import Drawn
 from .statistics import mean_interval
 

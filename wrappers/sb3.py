@@ -202,13 +202,15 @@ class SB3VecEnv(VecEnv):
         """A copy of batched observations in the dtype of their space.
 
         SB3 keeps an observation past the next step; a vector may write the next one into the same
-        array.
+        array. In memory the copy goes row by row, as the layout of an input shows in the last bits
+        of a network's output.
         """
         if isinstance(self._space, spaces.Dict):
             return {
-                key: np.array(batch[key], dtype=space.dtype) for key, space in self._space.items()
+                key: np.array(batch[key], dtype=space.dtype, order="C")
+                for key, space in self._space.items()
             }
-        return np.array(batch, dtype=self._space.dtype)
+        return np.array(batch, dtype=self._space.dtype, order="C")
 
     def _row(self, batch: Any, i: int) -> Any:
         """A copy of the observation of sub-environment i.

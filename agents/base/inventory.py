@@ -56,7 +56,7 @@ class InventoryPolicy(SimulatorPolicy):
     ) -> None:
         super().__init__(observation_space, action_space, lr_schedule, core)
         self.normalize = normalize
-        self._task: InventoryNet | None = None
+        self._task: Any = None
         through_nodes, through_arcs = core.flows()
         self.register("through_nodes", torch.tensor(through_nodes).float())
         self.register("through_arcs", torch.tensor(through_arcs).float())
@@ -68,11 +68,10 @@ class InventoryPolicy(SimulatorPolicy):
         self.register_buffer(name, values, persistent=False)
 
     @property
-    def task(self) -> InventoryNet:
-        """The core on tensors, on the policy's device."""
+    def task(self) -> Any:
+        """The core (`InventoryNet`) with its arrays as tensors, on the policy's device."""
         if self._task is None or self._task.holding.device != self.mean_demand.device:
-            self._task = self.core.torch(self.mean_demand.device)  # type: ignore[assignment]
-        assert self._task is not None
+            self._task = self.core.torch(self.mean_demand.device)
         return self._task
 
     def demand_level(self, observation: torch.Tensor) -> torch.Tensor:

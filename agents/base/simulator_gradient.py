@@ -4,7 +4,7 @@ mean reward differentiated with respect to its parameters."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -90,6 +90,10 @@ class SimulatorPolicy(BasePolicy):
         super().__init__(observation_space, action_space)
         self.core = core
 
+    if TYPE_CHECKING:  # buffers and submodules, of which a type checker cannot know
+
+        def __getattr__(self, name: str) -> Any: ...
+
     def build_optimizer(self, lr_schedule: Schedule) -> None:
         """Adam over all parameters; called at the end of a subclass's constructor."""
         self.optimizer = torch.optim.Adam(self.parameters(), lr=lr_schedule(1))
@@ -98,7 +102,7 @@ class SimulatorPolicy(BasePolicy):
         """The action as the environment's action space has it."""
         return action
 
-    def _predict(self, observation: torch.Tensor, deterministic: bool = False) -> torch.Tensor:
+    def _predict(self, observation: Any, deterministic: bool = False) -> torch.Tensor:
         return self.outside(self.forward(observation.float()))
 
 

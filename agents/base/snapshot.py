@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
-from ...envs.base import ArrayEnv, ArrayVectorEnv
+from ...envs.faces import ArrayEnv, ArrayVectorEnv
 from ...wrappers.sb3 import SB3VecEnv
 
 # JSON values and named tensors: what a checkpoint holds.

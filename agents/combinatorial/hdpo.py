@@ -198,7 +198,9 @@ class GraphPolicy(InventoryPolicy):
         self.output = mlp(width, hidden, 1)
         if output_bias is None:
             output_bias = 0.54 if normalize else 5.0  # softplus(0.54) = 1 period of demand
-        nn.init.constant_(self.output[-1].bias, output_bias)
+        last = self.output[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, output_bias)
         self.build_optimizer(lr_schedule)
 
     def _lay_out(self, core: InventoryNet) -> None:

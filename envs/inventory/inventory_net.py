@@ -9,10 +9,11 @@ import gymnasium as gym
 import numpy as np
 from array_api_compat import array_namespace
 
-from ..base import ArrayCore, ArrayEnv, Arrays, ArrayVectorEnv, Groups, check_in_space
+from ..base import ArrayCore, Arrays, Groups, check_in_space
+from ..faces import ArrayEnv, ArrayVectorEnv
+from .arguments import resolve
 from .demand import DemandSource, Statistics
 from .network import SupplyNetwork
-from .arguments import resolve
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -42,7 +43,7 @@ class InventoryNet(ArrayCore):
 
     | part | length | meaning |
     |---|---|---|
-    | inventory | sum of slots | per location its pipeline: slot 0 on hand (negative: backlog), slot l arrives in l periods |
+    | inventory | sum of slots | pipelines: slot 0 on hand (< 0: backlog), slot l due in l periods |
     | past_demands | past x K | demands of the last `past` periods, oldest first |
     | season | 2 | sine and cosine of the period's phase in a cycle of `season` periods |
     | calendar | C | known-in-advance features of the period, from the demand trace |
@@ -384,7 +385,8 @@ class InventoryNet(ArrayCore):
             week = xp.clip(state["start"] + state["t"], 0, len(self.calendar) - 1)
             parts.append(self.calendar[week])
         joined = parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
-        return joined.astype(np.float32) if isinstance(joined, np.ndarray) else joined
+        # Row by row in memory: the last bits of a network's output depend on its input's layout.
+        return joined.astype(np.float32, order="C") if isinstance(joined, np.ndarray) else joined
 
     def split_observation(self, observation: Any) -> dict[str, Any]:
         """Parts of a batched observation [n, D]: inventory [n, N, slots], past_demands [n, past,
@@ -469,7 +471,8 @@ class InventoryNet(ArrayCore):
             allowed = "at most" if self.holds_stock[node] else "exactly"
             raise ValueError(
                 f"orders on {self.network.names[node]!r} add up to {shipped[row, node]:.6g} in "
-                f"sub-environment {row}; allowed: {allowed} its stock on hand, {stock[row, node]:.6g}"
+                f"sub-environment {row}; allowed: {allowed} its stock on hand, "
+                f"{stock[row, node]:.6g}"
             )
         return batch
 

@@ -11,7 +11,8 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import ArrayLike, NDArray
 
-from ..base import ArrayCore, ArrayEnv, Arrays, ArrayVectorEnv
+from ..base import ArrayCore, Arrays
+from ..faces import ArrayEnv, ArrayVectorEnv
 
 BLOCK = 1_000  # steps that a tape of a continuing task lasts
 TOLERANCE = 1e-9  # by which probabilities may miss a sum of 1

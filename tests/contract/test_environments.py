@@ -37,7 +37,8 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as check_env_as_sb3
 
-from palaestra.envs.base import ArrayEnv, ArrayVectorEnv, take, to_torch
+from palaestra.envs.base import take, to_torch
+from palaestra.envs.faces import ArrayEnv, ArrayVectorEnv
 from palaestra.envs.registry import ENTRIES
 from palaestra.wrappers.infos import unpack_infos
 

@@ -27,8 +27,8 @@ def mlp(
 class JoinedMLP(nn.Module):
     """`mlp` on the concatenation of several inputs, without building the concatenation.
 
-    The first layer is a sum of one matrix product per input. An input that is gathered (the embedding
-    of an edge's end, say) is multiplied before it is gathered, once per node and not once per edge.
+    The first layer is a sum of one matrix product per input. An input that is gathered (the
+    embedding of an edge's end, say) is multiplied before, once per node and not once per edge.
 
     Args:
         inputs: width of each input.
@@ -54,8 +54,8 @@ class JoinedMLP(nn.Module):
         """Outputs [E, ..., outputs].
 
         Args:
-            parts: one tensor [E, ..., size] per input, or a pair (nodes [N, ..., size], int [E]) whose
-                row N, for an index of N, counts as zeros.
+            parts: one tensor [E, ..., size] per input, or a pair (nodes [N, ..., size], int [E])
+                in which the index N stands for zeros.
         """
         weights = self.first.weight.split(self.sizes, dim=1)
         total: torch.Tensor = self.first.bias

@@ -1,4 +1,4 @@
-"""The file of a checkpoint: what it can hold, that nothing in it runs, and that writing is atomic."""
+"""The file of a checkpoint: what it holds, that nothing in it runs, and that writing is atomic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact resume of SB3's own algorithms on native vectors, and of environments that are not native."""
+"""Exact resume, of SB3's own algorithms too, on native vectors and elsewhere."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 import palaestra
+from palaestra.agents.base.algorithm import ProgressBar
 from palaestra.agents.base.on_policy import A2C, PPO
 from palaestra.agents.base.resumable import argument_names
 from palaestra.agents.base.snapshot import restore_env, snapshot_env
 from palaestra.wrappers.sb3 import make_sb3
 
-SMALL = {"n_steps": 16, "batch_size": 32, "n_epochs": 2}
+SMALL = {"n_steps": 16, "batch_size": 16, "n_epochs": 2}
 
 
 class Stop(BaseCallback):
@@ -53,19 +54,20 @@ MAKERS = {
 }
 
 
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+LEARNERS = {
+    "PPO": (PPO, {**SMALL, "learning_rate": LinearSchedule(1e-3, 1e-4, 1.0)}),
+    "gSDE": (PPO, {**SMALL, "use_sde": True, "sde_sample_freq": 5}),
+    "A2C": (A2C, {"n_steps": 8}),
+}
+
+
 @pytest.mark.parametrize(
-    ("cls", "arguments"),
-    [
-        (PPO, {**SMALL, "learning_rate": LinearSchedule(1e-3, 1e-4, 1.0)}),
-        (PPO, {**SMALL, "use_sde": True, "sde_sample_freq": 5}),
-        (A2C, {"n_steps": 8}),
-    ],
-    ids=["PPO", "gSDE", "A2C"],
+    ("learner", "maker"),
+    # State-dependent exploration is for Box actions.
+    [(each, m) for each in LEARNERS for m in MAKERS if (each, m) != ("gSDE", "continuing")],
 )
-def test_resumed_training_on_a_native_environment_is_exact(cls, arguments, make, tmp_path):
-    if "use_sde" in arguments and not isinstance(make().action_space, gym.spaces.Box):
-        pytest.skip("state-dependent exploration is for Box actions")
+def test_resumed_training_on_a_native_environment_is_exact(learner, maker, tmp_path):
+    (cls, arguments), make = LEARNERS[learner], MAKERS[maker]
     whole = cls("MlpPolicy", make(), seed=3, **arguments).learn(600)
     with pytest.raises(KeyboardInterrupt):
         cls("MlpPolicy", make(), seed=3, **arguments).learn(
@@ -110,32 +112,32 @@ def test_resume_also_goes_on_from_an_agent_that_had_learned_before(tmp_path):
     same(whole, resumed)
 
 
+class Positions(BaseCallback):
+    """Notes where the progress bar stands and how many timesteps there are."""
+
+    def _on_training_start(self):
+        callbacks = self.locals["callback"].callbacks
+        self.bar = next(each for each in callbacks if isinstance(each, ProgressBar))
+        self.seen = []
+
+    def _on_step(self):
+        self.seen.append((self.bar.pbar.n, self.model.num_timesteps))
+        return True
+
+
 @pytest.mark.parametrize("name", ["HDPO", "QLearning"])
-def test_a_bar_counts_the_agents_own_timesteps_and_learning_can_go_on(name, tmp_path):
-    cls = getattr(palaestra.agents, name)
-    seen = []
-
-    class Look(BaseCallback):
-        def _on_step(self):
-            bars = [c for c in self.model_callbacks if hasattr(c, "pbar")]
-            seen.append((bars[0].pbar.n, self.model.num_timesteps))
-            return True
-
-    agent, look = cls(cls.example.policy, cls.example.build(), seed=0, **cls.example.kwargs), Look()
-    original = agent._init_callback
-
-    def keep(callback, progress_bar=False):
-        found = original(callback, progress_bar)
-        look.model_callbacks = found.callbacks
-        return found
-
-    agent._init_callback = keep
-    agent.learn(cls.example.steps, callback=look, progress_bar=True)
-    first = seen[0][1]
-    # The bar comes after this callback, so it shows the steps of the update before.
-    assert [n for n, _ in seen] == [0, *(t for _, t in seen[:-1])]
-    agent.learn(1, reset_num_timesteps=False)
-    assert agent.num_timesteps == seen[-1][1] + first
+def test_the_bar_counts_the_agents_own_timesteps(name):
+    cls, positions = getattr(palaestra.agents, name), Positions()
+    agent = cls(cls.example.policy, cls.example.build(), seed=0, **cls.example.kwargs)
+    for _ in range(2):
+        agent.learn(
+            cls.example.steps, callback=positions, progress_bar=True, reset_num_timesteps=False
+        )
+        shown, counted = zip(*positions.seen, strict=True)
+        first = 0 if counted[0] < cls.example.steps else cls.example.steps
+        # The bar is moved after this callback, so it stands at the step before.
+        assert [n + first for n in shown] == [first, *counted[:-1]]
+    assert agent.num_timesteps == 2 * cls.example.steps
 
 
 def test_a_resumed_run_adds_to_what_was_learned_before(tmp_path):

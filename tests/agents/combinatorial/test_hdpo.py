@@ -5,9 +5,10 @@ from __future__ import annotations
 import gymnasium as gym
 import networkx as nx
 import numpy as np
-import palaestra
 import pytest
 import torch
+
+import palaestra
 from palaestra.agents.base.simulator_gradient import unroll
 from palaestra.agents.combinatorial.hdpo import (
     HDPO,
