@@ -32,9 +32,10 @@ named:
 	@mkdir -p $(NAMED)
 	@ln -sfn $(addprefix $(CURDIR)/,$(wildcard *.py) agents envs lab wrappers) $(NAMED)
 
-demo: $(STAMP)  ## HDPO, PPO and the heuristics on InventoryNet: DEMAND=file CALENDAR=file OUT=folder
+demo: $(STAMP)  ## HDPO, PPO and the heuristics on InventoryNet: DEMAND=, CALENDAR=, NETWORK=, OUT=
 	$(BIN)/palaestra demo $(if $(DEMAND),--demand "$(DEMAND)") \
-		$(if $(CALENDAR),--calendar "$(CALENDAR)") $(if $(OUT),--out "$(OUT)")
+		$(if $(CALENDAR),--calendar "$(CALENDAR)") $(if $(NETWORK),--network "$(NETWORK)") \
+		$(if $(OUT),--out "$(OUT)")
 
 test: $(STAMP)  ## the test suite (minutes)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"

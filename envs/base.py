@@ -42,7 +42,8 @@ class ArrayCore:
             `reward`.
         block: for a continuing task, the number of steps that one tape lasts; then a new one is
             drawn from the same generator. None: an episode never outlives its tape.
-        horizon: steps after which an episode is over at the latest; None where there is no bound.
+        horizon: steps after which an episode is over at the latest; None where there is no bound,
+            or none that a planner may count on (`FiniteMDP` with `max_steps`).
         ignore: warm-up steps at the start of an episode that reports leave out.
     """
 

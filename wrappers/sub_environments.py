@@ -145,7 +145,9 @@ class Rows(SubEnvironments):
     def holders(self, name: str) -> list[Any]:
         """The layers of the vector, then its batched core, that have the attribute `name`."""
         core = getattr(self.layers[-1], "core", None)
-        candidates = self.layers if core is None else [*self.layers, core]
+        # The core's functions of these names take a state; they are no methods of an environment.
+        in_core = core is not None and name not in ROW_METHODS
+        candidates = [*self.layers, core] if in_core else self.layers
         return [holder for holder in candidates if hasattr(holder, name)]
 
     def has(self, name: str) -> bool:

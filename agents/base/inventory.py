@@ -156,3 +156,17 @@ class InventoryAlgorithm(SimulatorGradientAlgorithm):
     def simulator(self, core: Any) -> Any:
         """Face 3 of the environment that takes orders in units."""
         return core.with_orders().torch(self.device)
+
+
+def longest_chain(source: np.ndarray, target: np.ndarray) -> int:
+    """Arcs on the longest path between two locations, 0 where there is none.
+
+    Args:
+        source, target: locations in topological order, int [A], arcs sorted by source; source -1:
+            outside.
+    """
+    depth = np.zeros(target.max() + 1, dtype=np.int64)
+    for supplier, customer in zip(source, target, strict=True):
+        if supplier >= 0:
+            depth[customer] = max(depth[customer], depth[supplier] + 1)
+    return int(depth.max())

@@ -171,18 +171,32 @@ class SimulatorGradientAlgorithm(Algorithm):
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self.generator = np.random.default_rng(self.seed)
-        self.policy = self.policy_class(  # type: ignore[assignment]
-            self.observation_space,
-            self.action_space,
-            self.lr_schedule,
-            core=self.core,
-            **self.policy_kwargs,
-        ).to(self.device)
+        self.policy = self._make_policy()
         self.best_validation = -np.inf
         self.best_parameters: dict[str, torch.Tensor] = {}
         self.curve: list[tuple[int, float]] = []
         self._epoch, self._best_epoch, self._position = 0, 0, 0
         self._permutation = np.zeros(0, dtype=np.int64)
+
+    def _make_policy(self) -> SimulatorPolicy:
+        policy: Any = self.policy_class(
+            self.observation_space,
+            self.action_space,
+            self.lr_schedule,
+            core=self.core,
+            **self.policy_kwargs,
+        )
+        found: SimulatorPolicy = policy.to(self.device)
+        return found
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """As SB3's; the policy keeps weights and optimizer, and now acts in the new task."""
+        super().set_env(env, force_reset)
+        self._core = None
+        before, self.policy = self.policy, self._make_policy()
+        self.policy.load_state_dict(before.state_dict())
+        if "policy.optimizer" in self._get_torch_save_params()[0]:  # not where nothing is tuned
+            self.policy.optimizer.load_state_dict(before.optimizer.state_dict())
 
     def begin(self) -> None:
         """Forget the place in the data of an earlier `learn`; best parameters and curve stay."""

@@ -58,8 +58,7 @@ class EchelonStock(Heuristic):
 
     Args:
         policy: "HeuristicPolicy".
-        env, scenarios, batch_size, ...: as in `SimulatorGradientAlgorithm`.
-        learning_rate: in periods of demand (0.1 is 0.5 units at a mean demand of 5).
+        env, learning_rate, evaluate_every, ...: as in `Heuristic`.
     """
 
     policy_aliases: ClassVar[dict[str, Any]] = {"HeuristicPolicy": EchelonStockPolicy}
@@ -70,8 +69,3 @@ class EchelonStock(Heuristic):
         kwargs={"scenarios": 64, "batch_size": 32, "validation_scenarios": 32},
         steps=8_000,
     )
-
-    def __init__(
-        self, policy: Any, env: Any, *, learning_rate: float | Schedule = 0.1, **common: Any
-    ) -> None:
-        super().__init__(policy, env, learning_rate=learning_rate, **common)

@@ -23,13 +23,21 @@ from torch.nn import functional
 
 from ...envs.inventory.inventory_net import InventoryNet
 from ..base.nets.mlp import mlp
-from .order_up_to import LOWEST_LEVEL, critical_fractile, follows_sales, inverse_softplus, relative_quantiles
+from .order_up_to import (
+    LOWEST_LEVEL,
+    critical_fractile,
+    follows_sales,
+    inverse_softplus,
+    relative_quantiles,
+)
 
 KNOTS = (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.92, 0.96, 0.99)
 LEAST_INCREMENT = 1e-4
 
 
-def pinball_loss(forecast: torch.Tensor, demand: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+def pinball_loss(
+    forecast: torch.Tensor, demand: torch.Tensor, levels: torch.Tensor
+) -> torch.Tensor:
     """max(tau u, (tau - 1) u) with u = demand - forecast; elementwise over shapes that
     broadcast."""
     error = demand - forecast
@@ -51,7 +59,11 @@ class QuantileForecast(nn.Module):
     fitted: torch.Tensor
 
     def __init__(
-        self, core: InventoryNet, horizons: NDArray[np.int64], recorded: bool, hidden: tuple[int, ...] = (64, 64)
+        self,
+        core: InventoryNet,
+        horizons: NDArray[np.int64],
+        recorded: bool,
+        hidden: tuple[int, ...] = (64, 64),
     ) -> None:
         super().__init__()
         self.horizons = horizons
@@ -66,8 +78,9 @@ class QuantileForecast(nn.Module):
         if recorded:
             features = core.past + 1 + 2 * ("season" in core.observe) + core.calendar.shape[1]
             self.net = mlp(features, hidden, len(horizons) * len(knots))
-            nn.init.zeros_(self.net[-1].weight)
-            nn.init.zeros_(self.net[-1].bias)
+            # At first the past changes nothing: the forecast is that of `table`.
+            for values in self.net[-1].parameters():
+                nn.init.zeros_(values)
 
     def start(self, core: InventoryNet) -> None:
         """The quantiles of the law, or those of all train weeks together."""
@@ -86,7 +99,11 @@ class QuantileForecast(nn.Module):
         return functional.softplus(base + self.net(features).reshape(shape)).cumsum(dim=-1)
 
     def at(
-        self, quantiles: torch.Tensor, store: torch.Tensor, horizon: torch.Tensor, levels: torch.Tensor
+        self,
+        quantiles: torch.Tensor,
+        store: torch.Tensor,
+        horizon: torch.Tensor,
+        levels: torch.Tensor,
     ) -> torch.Tensor:
         """Chosen quantiles, linear in log-odds between the knots (and beyond the outer ones).
 
@@ -132,7 +149,9 @@ class Sales:
         split: of the trace.
     """
 
-    def __init__(self, core: InventoryNet, horizons: NDArray[np.int64], split: str, device: Any) -> None:
+    def __init__(
+        self, core: InventoryNet, horizons: NDArray[np.int64], split: str, device: Any
+    ) -> None:
         assert follows_sales(core)
         demand: Any = core.demand
         first, stop = demand.window(split)
@@ -140,8 +159,8 @@ class Sales:
         self.weeks = np.arange(first + core.past, stop - int(horizons.max()) + 1)
         if not len(self.weeks):
             raise ValueError(
-                f"{demand.origin}: split {split!r} has {stop - first} weeks, too few for {core.past} past "
-                f"weeks and a reach of {horizons.max()}"
+                f"{demand.origin}: split {split!r} has {stop - first} weeks, too few for "
+                f"{core.past} past weeks and a reach of {horizons.max()}"
             )
         self.values = torch.as_tensor(np.array(demand.values)).float().to(device)
         self.sums = functional.pad(self.values, (0, 0, 1, 0)).double().cumsum(dim=1)
@@ -150,7 +169,9 @@ class Sales:
     def draw(self, count: int, generator: np.random.Generator) -> tuple[torch.Tensor, ...]:
         """Features [count, K, F], demands over the horizons in units of the level [count, K, H],
         and the level [count, K], of random weeks of random series."""
-        series = torch.as_tensor(generator.integers(len(self.values), size=count), device=self.device)
+        series = torch.as_tensor(
+            generator.integers(len(self.values), size=count), device=self.device
+        )
         week = torch.as_tensor(generator.choice(self.weeks, size=count), device=self.device)
         back = torch.arange(-self.core.past, 0, device=self.device)
         past = self.values[series[:, None], week[:, None] + back].transpose(1, 2)

@@ -49,7 +49,11 @@ def cheapest_arcs(network: SupplyNetwork) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def net_requirements(
-    demand: torch.Tensor, stock: torch.Tensor, first: NDArray[np.int64], lost_sales: bool
+    demand: torch.Tensor,
+    stock: torch.Tensor,
+    first: NDArray[np.int64],
+    largest: NDArray[np.float64],
+    lost_sales: bool,
 ) -> torch.Tensor:
     """Units that must reach each store in each period, [n, T, K].
 
@@ -58,15 +62,18 @@ def net_requirements(
         stock: first pipelines, [n, K, slots].
         first: int [K], the first period that goods from outside can reach; nothing is required
             before it.
+        largest: [K], most that is delivered at once to work off a backlog.
         lost_sales: whether what was short before that is lost, or still has to come.
     """
     needs = torch.zeros_like(demand)
     on_hand = torch.zeros_like(demand[:, 0])
     reached = torch.as_tensor(first, device=demand.device)
+    most = torch.as_tensor(largest, device=demand.device).to(demand.dtype)
     for t in range(demand.shape[1]):
         if t < stock.shape[2]:
             on_hand = on_hand + stock[:, :, t]
-        needs[:, t] = torch.where(t >= reached, (demand[:, t] - on_hand).clamp(min=0), 0.0)
+        short = torch.minimum((demand[:, t] - on_hand).clamp(min=0), demand[:, t].maximum(most))
+        needs[:, t] = torch.where(t >= reached, short, 0.0)
         on_hand = on_hand + needs[:, t] - demand[:, t]
         if lost_sales:
             on_hand = on_hand.clamp(min=0)
@@ -84,10 +91,16 @@ def just_in_time_orders(core: InventoryNet, tape: Arrays) -> torch.Tensor:
     net = core.network
     demand = tape["demand"][:, core.past :]
     arcs, first = cheapest_arcs(net)
+    # The caps of a supplier's arcs are never below the sum of those of the stores that it serves.
+    caps = np.asarray(torch.as_tensor(core.order_cap).cpu())
     orders = demand.new_zeros(*demand.shape[:2], net.arcs)
     needs = demand.new_zeros(*demand.shape[:2], net.locations)
     needs[..., core.suppliers :] = net_requirements(
-        demand, tape["stock"], first[core.suppliers :], core.lost_sales
+        demand,
+        tape["stock"],
+        first[core.suppliers :],
+        caps[arcs[core.suppliers :]],
+        core.lost_sales,
     )
     for node in reversed(range(net.locations)):  # customers come after their suppliers
         arc = int(arcs[node])
@@ -128,8 +141,8 @@ class JustInTimePolicy(InventoryPolicy):
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """Refused: an observation does not tell the future."""
         raise ValueError(
-            "just-in-time orders need the recorded future: use JustInTime.predict with the environment "
-            "attached, or evaluate_tapes"
+            "just-in-time orders need the recorded future: use JustInTime.predict with the "
+            "environment attached, or evaluate_tapes"
         )
 
 
@@ -141,7 +154,7 @@ class JustInTime(FixedHeuristic):
 
     Args:
         policy: "HeuristicPolicy".
-        env, scenarios, batch_size, ...: as in `SimulatorGradientAlgorithm`.
+        env, evaluate_every, ...: as in `Heuristic`.
     """
 
     policy_aliases: ClassVar[dict[str, Any]] = {"HeuristicPolicy": JustInTimePolicy}
@@ -177,8 +190,9 @@ class JustInTime(FixedHeuristic):
         single = given.ndim == len(self.observation_space.shape or ())
         if not np.array_equal(given[None] if single else given, shown):
             raise ValueError(
-                f"the observation, of shape {given.shape}, is not that of the {len(shown)} attached "
-                f"environments at their current state: attach the one it comes from with set_env"
+                f"the observation, of shape {given.shape}, is not that of the {len(shown)} "
+                f"attached environments at their current state: attach "
+                "the one that it comes from with set_env"
             )
         tapes = [face.tape for face in faces]
         if self._read is None or any(a is not b for a, b in zip(self._read[0], tapes, strict=True)):
@@ -200,7 +214,7 @@ class JustInTime(FixedHeuristic):
         faces = native_faces(env) if env is not None else []
         if not faces or any(face is None or not hasattr(face, "state") for face in faces):
             raise ValueError(
-                "just-in-time orders are read from the recorded demand of the attached environment: attach "
-                "an InventoryNet-v0 with set_env and reset it"
+                "just-in-time orders are read from the recorded demand of the attached "
+                "environment: attach an InventoryNet-v0 with set_env and reset it"
             )
         return faces

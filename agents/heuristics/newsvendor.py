@@ -44,7 +44,9 @@ def served_pairs(core: InventoryNet) -> tuple[torch.Tensor, torch.Tensor, torch.
     below[core.suppliers :][np.eye(core.stores, dtype=bool)] = 0
     for arc in reversed(range(net.arcs)):  # arcs are sorted by source, and sources topologically
         if net.source[arc] >= 0:
-            through = np.where(below[net.target[arc]] >= 0, below[net.target[arc]] + net.lead[arc], -1)
+            through = np.where(
+                below[net.target[arc]] >= 0, below[net.target[arc]] + net.lead[arc], -1
+            )
             below[net.source[arc]] = np.maximum(below[net.source[arc]], through)
     arcs, stores = np.nonzero(below[net.target] >= 0)
     periods = net.lead[arcs] + below[net.target[arcs], stores] + 1
@@ -106,7 +108,10 @@ class NewsvendorPolicy(OrderUpToPolicy):
         parts = self.task.split_observation(observation)
         time_of_year = [parts[name] for name in ("season", "calendar") if name in parts]
         return forecast_features(
-            parts["past_demands"].transpose(1, 2), self.demand_level(observation), self.mean_demand, *time_of_year
+            parts["past_demands"].transpose(1, 2),
+            self.demand_level(observation),
+            self.mean_demand,
+            *time_of_year,
         )
 
     def wanted(self, observation: torch.Tensor) -> torch.Tensor:
@@ -179,8 +184,7 @@ class Newsvendor(Heuristic):
 
     Args:
         policy: "HeuristicPolicy".
-        env, scenarios, batch_size, ...: as in `SimulatorGradientAlgorithm`.
-        learning_rate: of the parameters of the rule, in log-odds.
+        env, learning_rate, evaluate_every, ...: as in `Heuristic`.
         policy_kwargs: `forecast_steps`.
     """
 
@@ -191,11 +195,6 @@ class Newsvendor(Heuristic):
         kwargs={"scenarios": 64, "batch_size": 32, "validation_scenarios": 32},
         steps=4_000,
     )
-
-    def __init__(
-        self, policy: Any, env: Any, *, learning_rate: float | Schedule = 0.1, **common: Any
-    ) -> None:
-        super().__init__(policy, env, learning_rate=learning_rate, **common)
 
     def begin(self) -> None:
         """Train the forecaster, once."""

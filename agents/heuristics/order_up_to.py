@@ -26,7 +26,7 @@ from torch import nn
 
 from ...envs.base import ArrayCore, Arrays, take
 from ...envs.inventory.inventory_net import InventoryNet
-from ..base.inventory import InventoryAlgorithm, InventoryPolicy
+from ..base.inventory import InventoryAlgorithm, InventoryPolicy, longest_chain
 from ..base.simulator_gradient import unroll
 
 Floats = NDArray[np.float64]
@@ -53,7 +53,8 @@ def critical_fractile(core: InventoryNet) -> Floats:
         if (costs <= 0).any():
             store = core.network.names[core.suppliers + int(np.argmax(costs <= 0))]
             raise ValueError(
-                f"{name} cost of {store!r} is {costs.min():g}, a critical fractile needs one above 0"
+                f"{name} cost of {store!r} is {costs.min():g}, "
+                "a critical fractile needs one above 0"
             )
     return np.asarray(underage / (underage + holding))
 
@@ -113,7 +114,7 @@ class OrderUpToPolicy(InventoryPolicy):
         # Part of the state of the policy: a checkpoint does not hold the trace itself.
         self.register_buffer("recorded", torch.tensor(follows_sales(core)))
         self.share_logits = nn.Parameter(torch.zeros(net.arcs))
-        self.depth = depth(core)
+        self.depth = longest_chain(net.source, net.target)
 
     def start(self, core: InventoryNet) -> None:
         """Set the parameters from the demand of the task, before anything is tuned."""
@@ -128,15 +129,15 @@ class OrderUpToPolicy(InventoryPolicy):
         return self.task.feasible(orders, observation[:, self.task.on_hand_index])
 
     def shares(self) -> torch.Tensor:
-        """Part of a location's order that goes to each arc into it, [A]; they sum to 1 per
-        location."""
+        """Part of a location's order that goes over each arc into it (sum 1 per location), [A]."""
         weights = torch.exp(self.share_logits)
-        total = weights.new_zeros(self.core.network.locations).index_add(0, self.arc_target, weights)
+        total = weights.new_zeros(self.core.network.locations).index_add(
+            0, self.arc_target, weights
+        )
         return weights / total[self.arc_target]
 
     def demand_level(self, observation: torch.Tensor) -> torch.Tensor:
-        """Demand per period and store: of the observed past demands for a trace, else the mean, [n
-        or 1, K]."""
+        """Demand per period and store: of a trace the mean of the past demands, [n or 1, K]."""
         if not self.recorded:
             return self.mean_demand
         # Sales do not depend on the orders: no gradient has to go through the level.
@@ -144,8 +145,7 @@ class OrderUpToPolicy(InventoryPolicy):
         return past.mean(dim=1).clamp(min=0) + LOWEST_LEVEL * self.mean_demand
 
     def position(self, observation: torch.Tensor) -> torch.Tensor:
-        """Inventory position of every location: on hand (backlog negative) plus pipeline, [n,
-        N]."""
+        """Inventory position: on hand (backlog negative) plus pipeline, [n, N]."""
         return self.task.split_observation(observation)["inventory"].sum(dim=-1)
 
     def collected(self, values: torch.Tensor) -> torch.Tensor:
@@ -164,15 +164,6 @@ class OrderUpToPolicy(InventoryPolicy):
         return total
 
 
-def depth(core: InventoryNet) -> int:
-    """Arcs on the longest path between two locations."""
-    below = np.zeros(core.network.locations, dtype=np.int64)
-    for supplier, customer in zip(core.network.source, core.network.target, strict=True):
-        if supplier >= 0:
-            below[customer] = max(below[customer], below[supplier] + 1)
-    return int(below.max())
-
-
 def lead_into(core: InventoryNet) -> NDArray[np.int64]:
     """Longest lead over which each location buys, int [N]."""
     leads = np.zeros(core.network.locations, dtype=np.int64)
@@ -183,10 +174,10 @@ def lead_into(core: InventoryNet) -> NDArray[np.int64]:
 def newsvendor_levels(core: InventoryNet) -> torch.Tensor:
     """Levels from which tuning starts, in periods of demand [N].
 
-    Stores: the quantile p / (p + h) of the demand over lead + 1 periods, the optimum of a store
-        alone.
-    Suppliers: lead + 2 periods of the demand that flows through them (lead + 1 would leave them just able to pass
-    on the mean demand, and a backlog would never be worked off).
+    Stores: the quantile p / (p + h) of the demand over lead + 1 periods, the optimum of a
+    store alone.
+    Suppliers: lead + 2 periods of the demand that flows through them. With lead + 1 they could just
+    pass on the mean demand, and would never work off a backlog.
     """
     leads, fractile = lead_into(core), critical_fractile(core)
     levels = leads + 2.0
@@ -209,13 +200,28 @@ class Heuristic(InventoryAlgorithm):
     paper: ClassVar[None] = None
     claim: ClassVar[None] = None
 
+    def __init__(
+        self,
+        policy: Any,
+        env: Any,
+        *,
+        learning_rate: float | Schedule = 0.1,
+        evaluate_every: int = 5,
+        **common: Any,
+    ) -> None:
+        super().__init__(
+            policy, env, learning_rate=learning_rate, evaluate_every=evaluate_every, **common
+        )
+
     def _setup_model(self) -> None:
         super()._setup_model()
-        if self.env is not None:  # an agent without one is being loaded, and gets its parameters next
+        if (
+            self.env is not None
+        ):  # an agent without one is being loaded, and gets its parameters next
             self.policy.start(self.core)
 
     def loss(self, core: ArrayCore, tape: Arrays) -> torch.Tensor:
-        """Minus the mean reward per step after the warm-up: a rule is tuned on the cost it is judged by."""
+        """Minus the mean reward per step after the warm-up: the cost that a rule is judged by."""
         _, scored = unroll(core, self.policy, tape, core.horizon or 0, core.ignore)
         return -scored.mean() / core.reward_scale
 
@@ -228,7 +234,9 @@ class FixedHeuristic(Heuristic):
         """Simulate a minibatch of recorded episodes."""
         batch = self._next_batch()
         with torch.no_grad():
-            rewards, _ = unroll(self._training, self.policy, take(self._tape, batch), self.core.horizon or 0)
+            rewards, _ = unroll(
+                self._training, self.policy, take(self._tape, batch), self.core.horizon or 0
+            )
         self.num_timesteps += len(batch) * (self.core.horizon or 0)
         return {"train/loss": -float(rewards.mean()) / self.core.reward_scale}
 

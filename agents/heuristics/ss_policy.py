@@ -23,6 +23,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from stable_baselines3.common.type_aliases import Schedule
 
+from ...envs.inventory.demand import Discrete, Poisson
 from ...envs.inventory.inventory_net import InventoryNet
 from ..base.declare import Example
 from .order_up_to import (
@@ -35,7 +36,9 @@ from .order_up_to import (
 
 Floats = NDArray[np.float64]
 
-BINS_PER_PERIOD = 20  # resolution of demand that is not whole numbers: bins per period of mean demand
+BINS_PER_PERIOD = (
+    20  # resolution of demand that is not whole numbers: bins per period of mean demand
+)
 DEMAND_LEVELS = 9  # of a trace, at which the pair is computed; it is interpolated between them
 TAIL = 1e-10
 
@@ -150,12 +153,12 @@ def demand_pmf(core: InventoryNet, store: int) -> tuple[Floats, float]:
     """
     demand: Any = core.demand
     mean = float(demand.mean[store])
-    if hasattr(demand, "values") and not demand.series:  # a finite law
+    if isinstance(demand, Discrete):
         steps = np.rint(demand.values).astype(int)
         if np.allclose(steps, demand.values) and steps.max() <= 100 * BINS_PER_PERIOD:
-            return np.bincount(steps, demand.probabilities), 1 / mean
-    whole = type(demand).__name__ == "Poisson" and mean <= BINS_PER_PERIOD
-    if whole:
+            masses: Floats = np.bincount(steps, demand.probabilities).astype(np.float64)
+            return masses, 1 / mean
+    if isinstance(demand, Poisson) and mean <= BINS_PER_PERIOD:
         from scipy.stats import poisson
 
         return poisson.pmf(np.arange(int(poisson.isf(TAIL, mean)) + 2), mean), 1 / mean
@@ -165,7 +168,8 @@ def demand_pmf(core: InventoryNet, store: int) -> tuple[Floats, float]:
     else:
         relative = np.array([demand.quantile(float(level), 1)[store] for level in levels]) / mean
     steps = np.rint(np.maximum(relative, 0) * BINS_PER_PERIOD).astype(int)
-    return np.bincount(steps) / len(steps), 1 / BINS_PER_PERIOD
+    pmf: Floats = np.bincount(steps) / len(steps)
+    return pmf, 1 / BINS_PER_PERIOD
 
 
 class SsPolicyTable(OrderUpToPolicy):
@@ -189,10 +193,10 @@ class SsPolicyTable(OrderUpToPolicy):
         super().__init__(observation_space, action_space, lr_schedule, core)
         if core.suppliers:
             raise ValueError(
-                f"an (s, S) policy needs stores that all buy outside; this network has {core.suppliers} "
-                "locations that supply others"
+                f"an (s, S) policy needs stores that all buy outside; this network has "
+                f"{core.suppliers} locations that supply others"
             )
-        count = DEMAND_LEVELS if self.recorded else 1
+        count = DEMAND_LEVELS if core.past else 1
         self.register_buffer("points", torch.zeros(core.stores, count))
         self.register_buffer("pairs", torch.zeros(core.stores, count, 2))
         self.requires_grad_(False)
@@ -212,7 +216,7 @@ class SsPolicyTable(OrderUpToPolicy):
                     float(core.network.underage[store]),
                 )
                 self.pairs[store, index] = torch.tensor([s * step, S * step])
-            self.points[store] = torch.as_tensor(points).float()
+            self.points[store, : len(points)] = torch.as_tensor(points).float()
 
     def _demand_levels(self, core: InventoryNet, store: int) -> Floats:
         demand: Any = core.demand
@@ -225,7 +229,7 @@ class SsPolicyTable(OrderUpToPolicy):
     def wanted(self, observation: torch.Tensor) -> torch.Tensor:
         """S - position where the position is at most s, else 0, [n, K]."""
         level = self.demand_level(observation)
-        pairs = self.pairs[None, :, 0] if self.points.shape[1] == 1 else self._interpolated(level)
+        pairs = self._interpolated(level) if self.recorded else self.pairs[None, :, 0]
         units = pairs * level[..., None]
         position = self.position(observation)
         # A position that rounding has put above s must still count as s.
@@ -240,7 +244,9 @@ class SsPolicyTable(OrderUpToPolicy):
         below, above = points.gather(1, upper - 1), points.gather(1, upper)
         weight = ((wanted - below) / (above - below)).clamp(0, 1)[..., None]
         index = upper[..., None].expand(-1, -1, 2)
-        found = self.pairs.gather(1, index - 1) * (1 - weight) + self.pairs.gather(1, index) * weight
+        found = (
+            self.pairs.gather(1, index - 1) * (1 - weight) + self.pairs.gather(1, index) * weight
+        )
         return found.transpose(0, 1)
 
 
@@ -249,7 +255,7 @@ class SsPolicy(FixedHeuristic):
 
     Args:
         policy: "HeuristicPolicy".
-        env, scenarios, batch_size, ...: as in `SimulatorGradientAlgorithm`.
+        env, evaluate_every, ...: as in `Heuristic`.
     """
 
     policy_aliases: ClassVar[dict[str, Any]] = {"HeuristicPolicy": SsPolicyTable}

@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..base import ArrayCore, Arrays
 from ..faces import ArrayEnv, ArrayVectorEnv
+from .probabilities import check_probabilities, check_sums, cumulative, pick
 
 BLOCK = 1_000  # steps that a tape of a continuing task lasts
-TOLERANCE = 1e-9  # by which probabilities may miss a sum of 1
+TIE = 1e-9  # relative difference below which two actions count as equally good
 OBSERVATIONS = ("index", "onehot")
 
 
@@ -143,8 +144,7 @@ class FiniteMDP(ArrayCore):
         self.action_space = gym.spaces.Discrete(self.actions)
         self._picture_values: NDArray[np.float64] | None = None
 
-    # -- checks
-    # ------------------------------------------------------------------------------------------
+    # -- checks ------------------------------------------------------------------------------------
 
     def _check_transitions(self, P: NDArray[np.float64]) -> NDArray[np.float64]:
         if P.ndim not in (3, 4) or P.shape[-3] != P.shape[-1] or 0 in P.shape:
@@ -196,8 +196,7 @@ class FiniteMDP(ArrayCore):
             return space, np.eye(self.states, dtype=np.float32)
         raise ValueError(f"observation={observation!r}, allowed are {OBSERVATIONS}")
 
-    # -- dynamics
-    # ----------------------------------------------------------------------------------------
+    # -- dynamics ----------------------------------------------------------------------------------
 
     def draw_tape(self, rng: np.random.Generator, options: Mapping[str, Any]) -> Arrays:
         """First state, and for each of L steps the uniforms u (next state) and v (reward)."""
@@ -265,8 +264,7 @@ class FiniteMDP(ArrayCore):
         """Which of the T tables holds in a state, [n]."""
         return state["t"] if len(self.P) > 1 else 0 * state["t"]
 
-    # -- planning
-    # ----------------------------------------------------------------------------------------
+    # -- planning ----------------------------------------------------------------------------------
 
     def plan(self, gamma: float) -> Plan:
         """Optimal values and the greedy policy: backward induction over the horizon, else value
@@ -301,11 +299,10 @@ class FiniteMDP(ArrayCore):
         action_values[self._is_terminal] = 0.0
         best = action_values.max(axis=1)
         # Rounding must not decide between actions that are equally good.
-        nearly = action_values >= (best - TOLERANCE * (1 + np.abs(best)))[:, None]
+        nearly = action_values >= (best - TIE * (1 + np.abs(best)))[:, None]
         return best, nearly.argmax(axis=1)
 
-    # -- picture
-    # -----------------------------------------------------------------------------------------
+    # -- picture -----------------------------------------------------------------------------------
 
     def render_frame(self, state: Arrays, index: int) -> np.ndarray:
         """A tile per state, coloured by its optimal value, the present one framed."""
@@ -316,49 +313,6 @@ class FiniteMDP(ArrayCore):
         step = int(state["steps"][index])
         values = self._picture_values[min(step, len(self._picture_values) - 1)]
         return draw_states(values, int(state["s"][index]), f"step {step}")
-
-
-def pick(cumulated: Any, u: Any) -> Any:
-    """Choose from distributions by uniforms.
-
-    Args:
-        cumulated: what `cumulative` returns, [..., S].
-        u: uniforms in [0, 1), [...].
-
-    Returns:
-        The smallest j with u < p[0] + ... + p[j], int64 [...].
-    """
-    xp = array_namespace(cumulated)
-    return xp.sum(xp.astype(u[..., None] >= cumulated, xp.int64), axis=-1)
-
-
-def cumulative(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cumulated probabilities along the last axis, for `pick`.
-
-    From the last outcome with p > 0 on they are 2, so that it is picked where rounding leaves u
-    above the sum.
-    """
-    sums = np.cumsum(p, axis=-1)
-    from_here = np.flip(np.cumsum(np.flip(p > 0, axis=-1), axis=-1), axis=-1)
-    return np.where(from_here - (p > 0) > 0, sums, 2.0)
-
-
-def check_probabilities(name: str, values: NDArray[np.float64]) -> None:
-    """ValueError unless all values lie in [0, 1]."""
-    wrong = ~((values >= 0) & (values <= 1))  # also true for NaN
-    if wrong.any():
-        place = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(f"{name}{list(place)} = {values[place]} is outside [0, 1]")
-
-
-def check_sums(name: str, values: NDArray[np.float64]) -> None:
-    """ValueError unless the rows along the last axis sum to 1."""
-    sums = values.sum(axis=-1)
-    wrong = np.abs(sums - 1) > TOLERANCE
-    if wrong.any():
-        place = tuple(int(i) for i in np.argwhere(wrong)[0])
-        where = f"{name}{list(place)}" if place else name
-        raise ValueError(f"{where} sums to {sums[place]}, probabilities must sum to 1")
 
 
 def at_least_one(name: str, value: int | None) -> int | None:

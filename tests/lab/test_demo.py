@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+
 from palaestra.lab import demo
 from palaestra.lab.demo import GRAPH, Method, Task, rows_of, run, run_demo, trace_task
 

@@ -474,3 +474,12 @@ def test_unpack_infos_follows_masks_and_nesting():
         {"a": 3, "deep": {"b": [3.0]}, "names": "z", "shared": "all", "_private": 2},
         {"deep": {"b": [2.0]}, "names": "y", "shared": "all", "_private": 1},
     ]
+
+
+def test_a_native_vector_that_masks_nothing_has_no_action_masks():
+    """Although its core, which `get_attr` also looks into, has a function of that name."""
+    env = make_sb3("FiniteMDP-v0", 2)
+    assert not env.has_attr("action_masks")
+    assert env.get_attr("states") == [3, 3]
+    with pytest.raises(AttributeError, match="action_masks"):
+        env.env_method("action_masks")

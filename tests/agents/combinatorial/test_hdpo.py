@@ -1,4 +1,4 @@
-"""HDPO: the paper's maps and networks against numbers, and learning on networks of several shapes."""
+"""HDPO: its maps and networks against numbers, and learning on networks of several shapes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import palaestra
+from palaestra.agents.base.inventory import longest_chain
 from palaestra.agents.base.simulator_gradient import unroll
 from palaestra.agents.combinatorial.hdpo import (
     HDPO,
-    longest_chain,
     outside_order,
     proportional_allocation,
     softmax_split,
@@ -38,7 +38,7 @@ def test_worked_example_softmax_split():
 
 
 def test_worked_example_base_stock_gradient():
-    """Card (a): the pathwise derivative of the total cost with respect to the base-stock level is -18."""
+    """Base stock 11 on demands 5, 6, 2, 4: the derivative of the total cost in the level is -18."""
     env = make(
         topology="one_store",
         lost_sales=False,
@@ -107,16 +107,16 @@ def test_outside_order_is_half_the_limit_at_zero():
 
 
 @pytest.mark.parametrize(
-    ("arcs", "rounds"),
+    ("arcs", "length"),
     [
-        ([(-1, 0)], 1),
+        ([(-1, 0)], 0),
         ([(-1, 0), (0, 1), (0, 2)], 1),
         ([(-1, 0), (0, 1), (1, 2), (2, 3)], 3),
     ],
 )
-def test_rounds_of_messages_are_the_longest_chain_of_locations(arcs, rounds):
+def test_longest_chain_counts_the_arcs_between_locations(arcs, length):
     source, target = np.array(arcs).T
-    assert longest_chain(source, target) == rounds
+    assert longest_chain(source, target) == length
 
 
 @pytest.mark.parametrize("policy", ["MlpPolicy", "GraphPolicy"])
@@ -306,3 +306,16 @@ def test_hdpo_needs_a_simulator():
     agent_class = palaestra.agents.HDPO
     with pytest.raises(ValueError, match="array environment"):
         agent_class("MlpPolicy", gym.make("CartPole-v1"))
+
+
+def test_set_env_moves_learning_to_the_new_task_and_keeps_the_weights():
+    cheap, dear = (make(setting="one_store_lost", underage=p) for p in (4.0, 39.0))
+    agent = HDPO("MlpPolicy", cheap, seed=0, **SMALL).learn(64)
+    before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
+    agent.set_env(dear)
+    assert agent.core.network.underage.tolist() == [39.0]
+    assert agent.policy.core is agent.core
+    for name, value in agent.policy.state_dict().items():
+        assert torch.equal(value, before[name])
+    agent.learn(64, reset_num_timesteps=False)
+    assert agent._training.underage.tolist() == [39.0]

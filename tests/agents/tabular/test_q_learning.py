@@ -26,10 +26,10 @@ def test_worked_example_of_two_steps():
     env = gym.make("FiniteMDP-v0", P=turn, low=1.0)
     agent = QLearning("TablePolicy", env, learning_rate=0.5, gamma=0.9, seed=0)
     agent.learn(2)
-    assert agent.table[:, 0] == pytest.approx([0.5, 0.5])
+    assert agent.table[:, 0] == pytest.approx([0.5, 0.725])
     agent.learn(3)  # state 0, then 1, then 0 once more
-    first = 0.5 + 0.5 * (1 + 0.9 * 0.5 - 0.5)
-    second = 0.5 + 0.5 * (1 + 0.9 * first - 0.5)
+    first = 0.5 + 0.5 * (1 + 0.9 * 0.725 - 0.5)
+    second = 0.725 + 0.5 * (1 + 0.9 * first - 0.725)
     third = first + 0.5 * (1 + 0.9 * second - first)
     assert agent.table[:, 0] == pytest.approx([third, second])
 
@@ -51,7 +51,7 @@ def test_it_finds_the_planners_policy(envs):
         learning_rate=LinearSchedule(0.5, 0.005, 1.0),
         exploration_final_eps=0.5,
         seed=0,
-    ).learn(30_000)
+    ).learn(12_000)
     values, policy = gym.make("FiniteMDP-v0").unwrapped.plan(0.95)
     np.testing.assert_allclose(agent.table.max(axis=1), values, rtol=0.05)
     actions, _ = agent.predict(np.arange(3), deterministic=True)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import palaestra  # noqa: F401  (registers the environments)
 from palaestra.envs.base import to_torch
-from palaestra.envs.tabular.finite_mdp import FiniteMDP, cumulative, pick
+from palaestra.envs.tabular.finite_mdp import FiniteMDP
+from palaestra.envs.tabular.probabilities import cumulative, pick
 
 LINE = np.zeros((4, 2, 4))  # 0 left, 1 right; state 3 is the end
 LINE[range(4), 0, np.maximum(np.arange(4) - 1, 0)] = 1
