@@ -75,8 +75,7 @@ class InventoryPolicy(SimulatorPolicy):
         return self._task
 
     def demand_level(self, observation: torch.Tensor) -> torch.Tensor:
-        """Demand per period and store: the mean of the past demands where they are observed, [n or
-        1, K]."""
+        """Demand per period and store, [n or 1, K]: the mean of the past demands where observed."""
         if not self.core.past:
             return self.mean_demand
         past = self.task.split_observation(observation)["past_demands"]

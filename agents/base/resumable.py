@@ -41,16 +41,20 @@ class Checkpoints(BaseAlgorithm):
     """Checkpoints without pickle, and exact resume, for any SB3 algorithm.
 
     Convention: a constructor keeps each argument under its own name, perhaps with an underscore in
-        front (SB3
-    does), and one with `**arguments` hands all of them to its base.
+    front (SB3 does), and one with `**arguments` hands all of them to its base.
+
+    Attributes:
+        paper, claim, example: what the system says about itself, see `declare.py`.
+        learns_in_env: whether `learn` steps the environment that the agent has.
+        oracle: whether `predict` looks into that environment, beyond what is observed.
     """
 
     paper: ClassVar[Paper | None] = None
     claim: ClassVar[Claim | None] = None
     example: ClassVar[Example]
 
-    learns_in_env: ClassVar[bool] = True  # whether `learn` steps the environment that the agent has
-    oracle: ClassVar[bool] = False  # whether `predict` looks into it, beyond what is observed
+    learns_in_env: ClassVar[bool] = True
+    oracle: ClassVar[bool] = False
     _written = -np.inf  # when the state of learning was last written
 
     @staticmethod
@@ -103,8 +107,7 @@ class Checkpoints(BaseAlgorithm):
     # -- save and load -----------------------------------------------------------------------------
 
     def save(self, path: str | Path, exclude: Any = None, include: Any = None) -> None:  # type: ignore[override]
-        """Write the agent as a zip of JSON and safetensors, atomically. Loading it executes
-        nothing.
+        """Write the agent as a zip of JSON and safetensors, atomically; loading executes nothing.
 
         Raises:
             ValueError: an argument of the agent cannot be written without pickle.

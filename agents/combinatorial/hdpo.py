@@ -37,8 +37,7 @@ from ..base.nets.mlp import JoinedMLP, mlp
 
 
 def outside_order(x: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
-    """Order from the unlimited outside supply, sigmoid(x) * limit, with limit = 4 * mean demand
-    served."""
+    """Order from the unlimited outside supply: limit = 4 * (mean demand served), any one shape."""
     return torch.sigmoid(x) * limit
 
 
@@ -87,11 +86,10 @@ def proportional_allocation(
 class PlainPolicy(InventoryPolicy):
     """A plain network on the flat observation, followed by the paper's output maps.
 
-    One store: softplus(net + 1). Otherwise outside orders are sigmoid(x) * 4 * (mean demand
-        served), and each
-    supplier's stock is split by a softmax over its customers and the constant logit 1 of what it
-    keeps (a supplier with one customer sends sigmoid(x) of its stock; one that may hold no stock
-    keeps nothing).
+    One store: softplus(net + 1). Otherwise outside orders are sigmoid(x) * 4 * mean demand served,
+    and each supplier's stock is split by a softmax over its customers and the constant logit 1 of
+    what it keeps (a supplier with one customer sends sigmoid(x) of its stock; one that may hold no
+    stock keeps nothing).
 
     Args:
         net_arch: hidden layers.

@@ -222,7 +222,7 @@ class Heuristic(InventoryAlgorithm):
 
     def loss(self, core: ArrayCore, tape: Arrays) -> torch.Tensor:
         """Minus the mean reward per step after the warm-up: the cost that a rule is judged by."""
-        _, scored = unroll(core, self.policy, tape, core.horizon or 0, core.ignore)
+        _, scored = unroll(core, self.policy, tape, core.horizon or 0, core.ignore, self.compiled)
         return -scored.mean() / core.reward_scale
 
 

@@ -516,10 +516,14 @@ class InventoryNet(ArrayCore):
         return cls(network=SupplyNetwork(**fields), demand=demand, **given)
 
     def scenarios(self, n: int, seed: int) -> Arrays:
-        """`n` episodes; of a recorded trace every series once."""
-        if not self.demand.series:
+        """`n` episodes; of a recorded trace every series once, or `n` windows spread over the series
+        where an episode is shorter than the split."""
+        trace: Any = self.demand
+        if not trace.series:
             return self.tapes(n, seed)
-        choices = [{"series": index} for index in range(self.demand.series)]
+        start, stop = trace.window(trace.split)
+        windows = n // trace.series if stop - start > self.past + self.periods else 1
+        choices = [{"series": index} for index in range(trace.series)] * max(windows, 1)
         return self.tapes(len(choices), seed, choices)
 
     def validation(self) -> InventoryNet:

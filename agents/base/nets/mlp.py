@@ -3,50 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-
-# Entries of a tensor from which `ExpELU` is faster than torch's own function, forward and backward.
-LARGE = 16_384
-
-
-class ExpELU(torch.autograd.Function):
-    """max(x, exp(min(x, 0)) - 1): torch's `elu` up to float rounding, for large tensors in less time.
-
-    torch computes expm1, which costs several times as much as exp, and keeps x, which this does
-    not.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        """Any shape."""
-        output = torch.maximum(x, x.clamp(max=0).exp_().sub_(1))
-        ctx.save_for_backward(output)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        """The derivative is 1, or the output + 1 where that is less."""
-        (output,) = ctx.saved_tensors
-        return torch.ops.aten.elu_backward(gradient, 1, 1, 1, True, output)
-
-
-class ELU(nn.Module):
-    """`torch.nn.ELU`, in the faster of two ways for the size of its input."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any shape."""
-        return functional.elu(x) if x.numel() < LARGE else ExpELU.apply(x)
 
 
 def mlp(
     inputs: int,
     hidden: Sequence[int],
     outputs: int,
-    activation: type[nn.Module] = ELU,
+    activation: type[nn.Module] = nn.ELU,
     activate_output: bool = False,
 ) -> nn.Sequential:
     """Linear layers with `activation` between them, and after the last one if `activate_output`."""
@@ -73,7 +40,7 @@ class JoinedMLP(nn.Module):
         inputs: Sequence[int],
         hidden: Sequence[int],
         outputs: int,
-        activation: type[nn.Module] = ELU,
+        activation: type[nn.Module] = nn.ELU,
         activate_output: bool = False,
     ) -> None:
         super().__init__()
