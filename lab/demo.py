@@ -109,7 +109,7 @@ def synthetic_tasks() -> list[Task]:
     fine = {"batch_size": 64, "scenarios": 512, "learning_rate": falling(2e-2)}
     epoch = 512 * 50
     warehouse = Task(
-        title="one warehouse, 5 stores, lost sales",
+        title="One warehouse, 5 stores, lost sales",
         environment={"setting": "one_warehouse_lost", "stores": 5, "ignore": 20},
         test={"periods": 500, "ignore": 100},
         methods={
@@ -119,11 +119,10 @@ def synthetic_tasks() -> list[Task]:
             "capped base stock": Method("CappedBaseStock", 20 * epoch, tuned),
             "echelon stock": Method("EchelonStock", 20 * epoch, tuned),
             "newsvendor": Method("QuantileNewsvendor", 0, seeds=1),
-            "just in time (hindsight)": Method("JustInTime", 0, kind="bound", seeds=1),
         },
     )
     store = Task(
-        title="one store, backlog, lead 4",
+        title="One store, backlog, lead 4",
         environment={"setting": "one_store_backlogged", "ignore": 20},
         test={"periods": 2000, "ignore": 100},
         methods={
@@ -172,13 +171,13 @@ def trace_task(demand: Path, calendar: Path | None, network: Path | None) -> Tas
                 {**tuned, **GRAPH, "learning_rate": falling(5e-3)},
                 "learned",
             ),
-            "PPO": Method("PPO", 1_000_000, {**PPO, "n_steps": found.periods}, "learned"),
-            "base stock": Method("BaseStock", 60 * epoch, tuned),
-            "capped base stock": Method("CappedBaseStock", 60 * epoch, tuned),
-            "echelon stock": Method("EchelonStock", 60 * epoch, tuned),
+            "PPO": Method("PPO", 600_000, {**PPO, "n_steps": found.periods}, "learned"),
+            "base stock": Method("BaseStock", 40 * epoch, tuned),
+            "capped base stock": Method("CappedBaseStock", 40 * epoch, tuned),
+            "echelon stock": Method("EchelonStock", 40 * epoch, tuned),
             "newsvendor, p/(p+h)": Method("QuantileNewsvendor", 0),
-            "newsvendor, one quantile": Method("FixedQuantileNewsvendor", 40 * epoch, tuned),
-            "newsvendor, transformed": Method("TransformedNewsvendor", 40 * epoch, tuned),
+            "newsvendor, one quantile": Method("FixedQuantileNewsvendor", 20 * epoch, tuned),
+            "newsvendor, transformed": Method("TransformedNewsvendor", 20 * epoch, tuned),
             "just in time (hindsight)": Method("JustInTime", 0, kind="bound", seeds=1),
         },
     )

@@ -3,7 +3,6 @@ mean reward differentiated with respect to its parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -16,83 +15,11 @@ from stable_baselines3.common.vec_env import VecEnvWrapper
 from ...envs.base import ArrayCore, Arrays, take, to_torch
 from . import checkpoint as files
 from .algorithm import Algorithm
-from .compiled import CompiledStretch
 from .snapshot import native_faces
+from .unrolling import CompiledStretch, unroll
 
 # Where the tapes of training and validation start, far from the seeds with which people reset.
 TRAINING_TAPES, VALIDATION_TAPES, TAPES_PER_SEED = 1_000_000_000, 2_000_000_000, 1_000_000
-
-
-def stretch(
-    core: ArrayCore, policy: Any, state: Arrays, tape: Arrays, alive: Any, steps: int
-) -> tuple[Arrays, Any, torch.Tensor]:
-    """Some steps of a batch of recorded episodes.
-
-    Args:
-        core, policy, tape: as in `unroll`.
-        state: at the start.
-        alive: bool [n], episodes that have not ended; None where none ever ends.
-        steps: number of steps.
-
-    Returns:
-        State and `alive` at the end, and the sum of rewards [n].
-    """
-    total = torch.zeros((), dtype=torch.float32)
-    oracle = getattr(policy, "hindsight", None)
-    for _ in range(steps):
-        action = policy(core.observation(state)) if oracle is None else oracle(core, state, tape)
-        following = core.transition(state, action, tape)
-        reward = core.reward(state, action, following)
-        if alive is not None:
-            reward = torch.where(alive, reward, torch.zeros_like(reward))
-            alive = alive & ~core.terminal(following)
-        total = total + reward
-        state = following
-    return state, alive, total
-
-
-def unroll(
-    core: ArrayCore,
-    policy: Callable[[torch.Tensor], torch.Tensor],
-    tape: Arrays,
-    steps: int,
-    ignore: int = 0,
-    compiled: CompiledStretch | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run `policy` on a batch of recorded episodes.
-
-    Args:
-        core: face 3 of an environment.
-        policy: observations [n, D] -> actions [n, A]. One that has a method
-            `hindsight(core, state, tape)` is an oracle: it is asked that way and knows the recorded
-            future.
-        tape: batched tape, tensors.
-        steps: number of steps.
-        ignore: steps at the start that the second result leaves out.
-        compiled: `stretch`, compiled; it runs as many steps as it can.
-
-    Returns:
-        Mean reward per step of each episode over all steps, and over the steps after `ignore`, both
-        [n]. Steps after the end of an episode count 0.
-    """
-    state = core.initial(tape)
-    ends = type(core).terminal is not ArrayCore.terminal
-    alive = ~core.terminal(state) if ends else None
-    warm_up = scored = torch.zeros((), dtype=torch.float32)
-    step = 0
-    while step < steps:
-        count = (ignore if step < ignore else steps) - step
-        if compiled is not None and count >= compiled.steps:
-            count = compiled.steps
-            state, alive, total = compiled(core, policy, state, tape, alive)
-        else:
-            state, alive, total = stretch(core, policy, state, tape, alive, count)
-        if step < ignore:
-            warm_up = warm_up + total
-        else:
-            scored = scored + total
-        step += count
-    return (warm_up + scored) / steps, scored / (steps - ignore)
 
 
 class SimulatorPolicy(BasePolicy):
@@ -183,7 +110,7 @@ class SimulatorGradientAlgorithm(Algorithm):
         if compile_periods < 0:
             raise ValueError(f"compile_periods must be at least 0, got {compile_periods}")
         self.compile_periods = compile_periods
-        self.compiled = CompiledStretch(stretch, compile_periods) if compile_periods else None
+        self.compiled = CompiledStretch(compile_periods) if compile_periods else None
         self.scenarios, self.batch_size, self.max_grad_norm = scenarios, batch_size, max_grad_norm
         self.evaluate_every, self.patience = evaluate_every, patience
         self.validation_scenarios = validation_scenarios

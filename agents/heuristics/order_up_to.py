@@ -27,7 +27,7 @@ from torch import nn
 from ...envs.base import ArrayCore, Arrays, take
 from ...envs.inventory.inventory_net import InventoryNet
 from ..base.inventory import InventoryAlgorithm, InventoryPolicy, longest_chain
-from ..base.simulator_gradient import unroll
+from ..base.unrolling import unroll
 
 Floats = NDArray[np.float64]
 

@@ -516,8 +516,8 @@ class InventoryNet(ArrayCore):
         return cls(network=SupplyNetwork(**fields), demand=demand, **given)
 
     def scenarios(self, n: int, seed: int) -> Arrays:
-        """`n` episodes; of a recorded trace every series once, or `n` windows spread over the series
-        where an episode is shorter than the split."""
+        """`n` episodes; of a recorded trace every series once, or `n` windows spread over the
+        series where an episode is shorter than the split."""
         trace: Any = self.demand
         if not trace.series:
             return self.tapes(n, seed)

@@ -10,7 +10,7 @@ import torch
 
 import palaestra
 from palaestra.agents.base.inventory import longest_chain
-from palaestra.agents.base.simulator_gradient import unroll
+from palaestra.agents.base.unrolling import unroll
 from palaestra.agents.combinatorial.hdpo import (
     HDPO,
     outside_order,
@@ -280,6 +280,28 @@ def test_score_function_gradient_is_that_of_the_mean_reward():
     assert float(mean.grad) == pytest.approx(3.0, rel=0.03)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("policy", "setting"), [("MlpPolicy", "one_store_lost"), ("GraphPolicy", "one_warehouse_lost")]
+)
+def test_compiled_and_plain_updates_agree(policy, setting):
+    """Stretches of 3 of the 8 periods: two compiled, the rest plain."""
+    losses = []
+    for compile_periods in (0, 3):
+        env = make(setting=setting)
+        arguments = {**SMALL, "evaluate_every": 0, "compile_periods": compile_periods}
+        agent = HDPO(policy, env, seed=0, **arguments).learn(1)
+        losses.append([agent.update()["train/loss"] for _ in range(5)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler.*g\+\+, clang\+\+"):
+        HDPO("MlpPolicy", make(setting="one_store_lost"), compile_periods=5)
+
+
 def test_reinforce_improves_with_the_same_policy():
     env = make(setting="one_store_backlogged", lead=1)
     agent = Reinforce(
@@ -296,9 +318,11 @@ def test_reinforce_improves_with_the_same_policy():
     assert agent.best_validation > agent.curve[0][1] + 1.0
 
 
-@pytest.mark.parametrize("arguments", [{"scenarios": 0}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "arguments", [{"scenarios": 0}, {"batch_size": 0}, {"compile_periods": -1}]
+)
 def test_wrong_arguments_are_refused(arguments):
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="at least"):
         HDPO("MlpPolicy", make(setting="one_store_lost"), **arguments)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import palaestra
-from palaestra.agents.base.simulator_gradient import unroll
+from palaestra.agents.base.unrolling import unroll
 from palaestra.agents.heuristics.base_stock import base_stock_order, optimal_base_stock
 from palaestra.agents.heuristics.capped_base_stock import capped_base_stock_order
 from palaestra.agents.heuristics.order_up_to import newsvendor_levels
