@@ -12,7 +12,9 @@ from array_api_compat import array_namespace
 from ..base import ArrayCore, Arrays, Groups, check_in_space
 from ..faces import ArrayEnv, ArrayVectorEnv
 from .arguments import resolve
-from .demand import DemandSource, Statistics
+from .demand import DemandSource
+from .description import arguments_of, describe
+from .flows import flows, order_levels
 from .network import SupplyNetwork
 
 if TYPE_CHECKING:
@@ -21,10 +23,6 @@ if TYPE_CHECKING:
 OBSERVABLE = ("inventory", "past_demands", "season", "calendar")
 OBJECTIVES = ("cost", "profit")
 ACTIONS = ("normalized", "orders")
-NETWORK_FIELDS = (
-    *("holding", "underage", "slots", "holds_stock"),
-    *("source", "target", "lead", "unit_cost", "fixed_cost"),
-)
 LARGEST = 1e9  # bound of the observation space, in units of stock
 TOLERANCE = 1e-5  # relative: how far rounding may carry an order above the stock it is taken from
 
@@ -197,7 +195,7 @@ class InventoryNet(ArrayCore):
         self.slot_index = np.flatnonzero(used)
         self.on_hand_index = np.searchsorted(self.slot_index, on_hand_slot)
         self.slot_gather = np.where(used.ravel(), np.cumsum(used.ravel()) - 1, len(self.slot_index))
-        self.mean_order, self.order_cap = self._order_levels()
+        self.mean_order, self.order_cap = order_levels(self.network, self.demand)
         calendar = getattr(self.demand, "calendar", None) if "calendar" in self.observe else None
         self.calendar = (
             np.zeros((1, 0)) if calendar is None else np.asarray(calendar, dtype=np.float64)
@@ -235,36 +233,9 @@ class InventoryNet(ArrayCore):
                 f"initial_stock={self.initial_stock} must be (low, high), 0 <= low <= high"
             )
 
-    def _order_levels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Per arc the mean demand that it serves, and the order cap."""
-        net = self.network
-        mean = self.demand.mean @ self.flows()[1]
-        cap = (net.reach + 4) * np.maximum(net.serves @ self.demand.peak, 1e-9)
-        for node in np.flatnonzero(~net.holds_stock):  # it may have to ship all to one customer
-            out = net.source == node
-            cap[out] = np.maximum(cap[out], cap[net.target == node].sum())
-        # The action space in units is float32: its upper bound has to be the cap itself.
-        cap = cap.astype(np.float32).astype(np.float64)
-        return np.minimum(mean, cap / 2), cap
-
     def flows(self) -> tuple[np.ndarray, np.ndarray]:
-        """How a unit of demand at each store spreads over the network when suppliers share it
-        equally.
-
-        Returns:
-            Through locations [K, N] and over arcs [K, A].
-        """
-        net = self.network
-        nodes, arcs = np.zeros((self.stores, net.locations)), np.zeros((self.stores, net.arcs))
-        nodes[:, self.suppliers :] = np.eye(self.stores)
-        by_target = np.argsort(net.target, kind="stable")
-        ends = np.searchsorted(net.target[by_target], np.arange(net.locations + 1))
-        for node in reversed(range(net.locations)):  # customers come after their suppliers
-            into = by_target[ends[node] : ends[node + 1]]
-            arcs[:, into] = nodes[:, [node]] / len(into)
-            inner = into[net.source[into] >= 0]
-            nodes[:, net.source[inner]] += arcs[:, inner]
-        return nodes, arcs
+        """How demand spreads over the network, see `flows.flows`: [K, N] and [K, A]."""
+        return flows(self.network)
 
     # -- dynamics ---------------------------------------------------------------------------------
 
@@ -488,32 +459,12 @@ class InventoryNet(ArrayCore):
 
     def describe(self) -> dict[str, Any]:
         """Network, moments of the demand and rules, as JSON."""
-        fields = {name: np.asarray(getattr(self.network, name)).tolist() for name in NETWORK_FIELDS}
-        demand = {name: getattr(self.demand, name).tolist() for name in ("mean", "std", "peak")}
-        if "calendar" in self.observe:
-            demand["calendar"] = self.calendar.tolist()
-        rules = ("lost_sales", "objective", "observe", "season", "action", "periods", "ignore")
-        return {
-            "id": "InventoryNet-v0",
-            "network": {
-                **fields,
-                "names": list(self.network.names),
-                "kinds": list(self.network.kinds),
-            },
-            "stores": self.stores,
-            "demand": demand,
-            "past": max(self.past, 1),
-            **{name: getattr(self, name) for name in rules},
-        }
+        return describe(self)
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> InventoryNet:
         """Inverse of `describe`; the core can compute everything but draw no tapes."""
-        given = {name: value for name, value in description.items() if name not in ("id", "stores")}
-        fields = {**given.pop("network"), "stores": description["stores"]}
-        fields |= {name: tuple(fields[name]) for name in ("names", "kinds")}
-        demand = Statistics(**given.pop("demand"))
-        return cls(network=SupplyNetwork(**fields), demand=demand, **given)
+        return cls(**arguments_of(description))
 
     def scenarios(self, n: int, seed: int) -> Arrays:
         """`n` episodes; of a recorded trace every series once, or `n` windows spread over the
