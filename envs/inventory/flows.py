@@ -36,10 +36,11 @@ def order_levels(network: SupplyNetwork, demand: DemandSource) -> tuple[Floats, 
     The cap is `reach + 4` periods of the peak demand of the stores below. A location that holds no
     stock may have to ship all that reaches it to one customer.
     """
-    mean: Floats = demand.mean @ flows(network)[1]
-    cap: Floats = (network.reach + 4) * np.maximum(network.serves @ demand.peak, 1e-9)
+    mean = demand.mean @ flows(network)[1]
+    peak = np.maximum(network.serves @ demand.peak, 1e-9)
+    cap = np.asarray((network.reach + 4) * peak, dtype=np.float64)
     for node in np.flatnonzero(~network.holds_stock):
         out = network.source == node
         cap[out] = np.maximum(cap[out], cap[network.target == node].sum())
     cap = cap.astype(np.float32).astype(np.float64)  # the action space is float32
-    return np.minimum(mean, cap / 2), cap
+    return np.asarray(np.minimum(mean, cap / 2)), cap
