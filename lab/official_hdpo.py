@@ -1,97 +1,101 @@
-"""Times the paper's own HDPO implementation, from a checkout that the user names.
+"""Times one update of the official code of the HDPO paper, which is no part of this package.
 
-The checkout is imported in a process of its own; nothing of it is part of this project.
+A program that `palaestra bench` runs in a process of its own:
+
+    python -P official_hdpo.py CHECKOUT TASK
+
+CHECKOUT is a copy of github.com/MatiasAlvo/Neural_inventory_control, TASK is JSON, see `load`. The
+program answers "ready" and then, for every number n on its standard input, the seconds that n
+updates took. An update is one minibatch of episodes of 50 periods: simulation, backward pass and a
+step of Adam.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
 import sys
-from collections.abc import Callable
-
-OFFICIAL = os.environ.get("PALAESTRA_OFFICIAL_HDPO", "")
-
-# Builds the checkout's simulator and network for a setting, then takes one gradient step for every
-# line on its standard input and answers with the seconds that it took.
-DRIVER = """
-import sys, time
-root, setting, network, stores, batch = sys.argv[1], *sys.argv[2:4], *map(int, sys.argv[4:6])
-sys.path.insert(0, root)
-import torch, yaml
-torch.set_num_threads(1)
+import time
 from collections import defaultdict
-from data_handling import Scenario, DatasetCreator
-from environment import Simulator
-from loss_functions import PolicyLoss
-from neural_networks import NeuralNetworkCreator
-from trainer import Trainer
-from torch.utils.data import DataLoader
+from collections.abc import Callable
+from typing import Any
 
-def read(kind, name):
-    with open(f"{root}/config_files/{kind}/{name}.yml") as file:
-        return yaml.safe_load(file)
-
-config = read("settings", setting)
-networks = read("policies_and_hyperparams", network)
-problem, seen = config["problem_params"], defaultdict(lambda: None, config["observation_params"])
-if stores:
-    problem["n_stores"] = stores
-if setting == "one_store_backlogged":
-    config["store_params"]["lead_time"]["value"] = 4
-parts = [config[k] for k in ("store_params", "warehouse_params", "echelon_params")]
-scenario = Scenario(50, problem, *parts, batch, seen, config["seeds"])
-data = DatasetCreator().create_datasets(scenario, split=False)
-(minibatch,) = DataLoader(data, batch_size=batch)
-model = NeuralNetworkCreator().create_neural_network(scenario, networks["nn_params"], device="cpu")
-optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-trainer, simulator, loss = Trainer(device="cpu"), Simulator(device="cpu"), PolicyLoss()
-def step():
-    optimizer.zero_grad()
-    total, _ = trainer.simulate_batch(
-        loss, simulator, model, 50, problem, dict(minibatch), seen, 0, False)
-    (total / (batch * 50 * problem["n_stores"])).backward()
-    optimizer.step()
-step()
-step()
-print("ready", flush=True)
-for _ in sys.stdin:
-    start = time.perf_counter()
-    step()
-    print(time.perf_counter() - start, flush=True)
-"""
+PERIODS = 50
 
 
-def seconds_per_update(setting: str, network: str, stores: int, batch: int) -> Callable[[], float]:
-    """A function that lets the checkout take one gradient step and returns its seconds.
+def load(checkout: str, task: dict[str, Any]) -> Callable[[], None]:
+    """One update of the official trainer as a function.
 
     Args:
-        setting, network: names of its configuration files.
-        stores: number of stores, 0 for the setting's own.
-        batch: scenarios per minibatch.
-
-    Raises:
-        ValueError: the checkout cannot be run.
+        checkout: folder of the official code.
+        task: names of its files of a setting and a policy; `changes` (section -> name -> value)
+            replace values of the setting; `batch` episodes per update.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, OFFICIAL, setting, network, str(stores), str(batch)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    import torch
+    import yaml
+
+    torch.set_num_threads(1)
+    os.chdir(checkout)
+    sys.path.insert(0, checkout)
+    import data_handling  # type: ignore[import-not-found]
+    import environment  # type: ignore[import-not-found]
+    import loss_functions  # type: ignore[import-not-found]
+    import neural_networks  # type: ignore[import-not-found]
+    import trainer  # type: ignore[import-not-found]
+
+    with open(f"config_files/settings/{task['setting']}.yml") as file:
+        setting = yaml.safe_load(file)
+    with open(f"config_files/policies_and_hyperparams/{task['policy']}.yml") as file:
+        policy = yaml.safe_load(file)
+    for section, values in task["changes"].items():
+        setting[section].update(values)
+    problem, observation = setting["problem_params"], setting["observation_params"]
+    observation = defaultdict(lambda: None, observation)
+    scenario = data_handling.Scenario(
+        PERIODS,
+        problem,
+        *(setting[f"{part}_params"] for part in ("store", "warehouse", "echelon")),
+        task["batch"],
+        observation,
+        setting["seeds"],
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    to, answers, errors = process.stdin, process.stdout, process.stderr
-    while (line := answers.readline()).strip() != "ready":
-        if not line:
-            last = errors.read().strip().splitlines()[-1:]
-            raise ValueError(f"PALAESTRA_OFFICIAL_HDPO={OFFICIAL}: {setting} does not run: {last}")
+    data = data_handling.DatasetCreator().create_datasets(scenario, split=False)
+    batch = next(iter(torch.utils.data.DataLoader(data, batch_size=task["batch"])))
+    network = neural_networks.NeuralNetworkCreator().create_neural_network(
+        scenario, policy["nn_params"], device="cpu"
+    )
+    simulator = environment.Simulator(device="cpu")
+    teacher, loss = trainer.Trainer(device="cpu"), loss_functions.PolicyLoss()
 
-    def measure() -> float:
-        to.write("step\n")
-        to.flush()
-        return float(answers.readline())
+    def simulate() -> Any:
+        total, _ = teacher.simulate_batch(
+            loss, simulator, network, PERIODS, problem, dict(batch), observation
+        )
+        return total / (task["batch"] * PERIODS * problem["n_stores"])
 
-    return measure
+    with torch.no_grad():  # creates the layers whose input sizes it does not know before
+        simulate()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+
+    def update() -> None:
+        optimizer.zero_grad()
+        simulate().backward()
+        optimizer.step()
+
+    return update
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    update = load(sys.argv[1], json.loads(sys.argv[2]))
+    update()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        for _ in range(int(line)):
+            update()
+        print(time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""HDPO's training throughput, beside that of the official code of its paper."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import gymnasium as gym
+
+from .bench import TIMES, Result, Say, alternate, ratio
+
+STORES, PERIODS = 10, 50
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task and a network for which the paper's official code has both as well.
+
+    Attributes:
+        environment: arguments of `InventoryNet-v0`.
+        policy, policy_kwargs: of HDPO.
+        compile_periods: of HDPO, for the compiled side.
+        official: arguments of `official_hdpo.py`.
+        updates: per round.
+    """
+
+    name: str
+    environment: Mapping[str, Any]
+    policy: str
+    policy_kwargs: Mapping[str, Any]
+    compile_periods: int
+    official: Mapping[str, Any]
+    updates: int
+    stores: int = STORES
+
+
+# The paper's networks on raw units: what the official code computes.
+GRAPH = {"width": 32, "layers": 2, "normalize": False}
+CASES = (
+    Case(
+        "one store, 32-32-32",
+        {"setting": "one_store_backlogged", "lead": 4},
+        "MlpPolicy",
+        {"net_arch": (32, 32, 32), "normalize": False},
+        10,
+        {"setting": "one_store_backlogged", "policy": "vanilla_one_store", "changes": {}},
+        updates=20,
+        stores=1,
+    ),
+    Case(
+        "warehouse and 10 stores, graph network",
+        {"setting": "one_warehouse_lost", "stores": STORES},
+        "GraphPolicy",
+        GRAPH,
+        1,
+        {
+            "setting": "one_warehouse_lost_demand",
+            "policy": "gnn",
+            "changes": {"problem_params": {"n_stores": STORES}},
+        },
+        updates=2,
+    ),
+    Case(
+        "2 warehouses and 10 stores, graph network",
+        {"setting": "many_warehouses_lost"},
+        "GraphPolicy",
+        GRAPH,
+        1,
+        {"setting": "many_warehouses_lost_demand", "policy": "gnn", "changes": {}},
+        updates=2,
+    ),
+)
+OFFICIAL = "PALAESTRA_OFFICIAL_HDPO"
+NO_CHECKOUT = (
+    "The official code is not part of this package and was not measured here: set "
+    f"{OFFICIAL} to the folder of a checkout of github.com/MatiasAlvo/Neural_inventory_control."
+)
+
+
+class OfficialCode:
+    """The official code at work in a process of its own.
+
+    Args:
+        checkout: its folder.
+        task: what `official_hdpo.py` takes.
+
+    Raises:
+        ValueError: the folder is not such a checkout, or its code fails.
+    """
+
+    def __init__(self, checkout: str, task: Mapping[str, Any]) -> None:
+        if not (Path(checkout) / "neural_networks.py").is_file():
+            raise ValueError(f"{OFFICIAL}={checkout} has no neural_networks.py: not a checkout")
+        driver = Path(__file__).with_name("official_hdpo.py")
+        # -P: the modules of this folder must not stand in for those of the standard library.
+        command = [sys.executable, "-P", str(driver), str(Path(checkout).resolve())]
+        self.process = subprocess.Popen(
+            [*command, json.dumps(task)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"},
+        )
+
+    def __enter__(self) -> Self:
+        self._answer()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: Any, traceback: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None and self.process.stderr is not None
+        line = self.process.stdout.readline()
+        if not line:
+            said = self.process.stderr.read().strip().splitlines() or ["nothing"]
+            raise ValueError(f"the code in {OFFICIAL} failed: {said[-1]}")
+        return line
+
+    def seconds(self, updates: int) -> float:
+        """How long so many updates take."""
+        assert self.process.stdin is not None
+        print(updates, file=self.process.stdin, flush=True)
+        return float(self._answer())
+
+
+def hdpo_updates(case: Case, batch: int, compile_periods: int) -> Callable[[int], float]:
+    """A function: the seconds that a number of HDPO's updates take."""
+    from ..agents.combinatorial.hdpo import HDPO
+
+    env = gym.make("InventoryNet-v0", **case.environment, periods=PERIODS, ignore=20)
+    agent = HDPO(
+        case.policy,
+        env,
+        seed=0,
+        policy_kwargs=dict(case.policy_kwargs),
+        scenarios=batch,
+        batch_size=batch,
+        validation_scenarios=1,
+        evaluate_every=0,
+        compile_periods=compile_periods,
+        device="cpu",
+    ).learn(2 * batch * PERIODS)  # records the scenarios, and compiles
+
+    def seconds(updates: int) -> float:
+        start = time.perf_counter()
+        for _ in range(updates):
+            agent.update()
+        return time.perf_counter() - start
+
+    return seconds
+
+
+def throughput_of(case: Case, quick: bool, say: Say) -> list[Result]:
+    """Store-periods per second of one case, our sides and the official one in turns."""
+    batch, rounds, updates = (16, 1, 1) if quick else (128, 7, case.updates)
+    clocks: dict[str, Callable[[int], float]] = {"plain": hdpo_updates(case, batch, 0)}
+    if not quick:
+        say(f"compiling {case.name}")
+        clocks["compiled"] = hdpo_updates(case, batch, case.compile_periods)
+    checkout = os.environ.get(OFFICIAL)
+    with ExitStack() as stack:
+        if checkout:
+            official = OfficialCode(checkout, {**case.official, "batch": batch})
+            clocks["official"] = stack.enter_context(official).seconds
+        say(f"{rounds} rounds of {case.name}: {', '.join(clocks)}")
+        seconds = alternate(
+            {name: functools.partial(clock, updates) for name, clock in clocks.items()}, rounds
+        )
+    work = updates * batch * PERIODS * case.stores
+    found = {name: [work / taken for taken in values] for name, values in seconds.items()}
+    titles = {"plain": "HDPO", "compiled": "HDPO, compiled", "official": "official code"}
+    results = [
+        Result(f"{case.name}: {titles[name]}, store-periods/s", statistics.median(values))
+        for name, values in found.items()
+    ]
+    best = "compiled" if "compiled" in found else "plain"
+    for name in dict.fromkeys(("plain", best)):
+        target = 5.0 if name == best else None
+        quantity = f"{case.name}: {titles[name]} / official code"
+        if checkout:
+            value = ratio(found[name], found["official"])
+            results.append(Result(quantity, value, TIMES, target))
+        elif target is not None:
+            results.append(Result(quantity, None, TIMES, target, note=NO_CHECKOUT))
+    return results
+
+
+def hdpo_throughput(quick: bool, say: Say) -> list[Result]:
+    """HDPO's updates against those of the official code."""
+    return [result for case in CASES for result in throughput_of(case, quick, say)]
