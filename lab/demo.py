@@ -171,7 +171,12 @@ def trace_task(demand: Path, calendar: Path | None, network: Path | None) -> Tas
                 {**tuned, **GRAPH, "learning_rate": falling(5e-3)},
                 "learned",
             ),
-            "PPO": Method("PPO", 600_000, {**PPO, "n_steps": found.periods}, "learned"),
+            "PPO": Method(
+                "PPO",
+                600_000,
+                {**PPO, "n_steps": found.periods, "batch_size": 8 * found.periods},
+                "learned",
+            ),
             "base stock": Method("BaseStock", 40 * epoch, tuned),
             "capped base stock": Method("CappedBaseStock", 40 * epoch, tuned),
             "echelon stock": Method("EchelonStock", 40 * epoch, tuned),
