@@ -137,6 +137,7 @@ def test_orders_are_feasible_on_every_setting(setting, policy):
     observation, _ = env.reset(seed=0)
     for _ in range(8):  # an order above the supplier's stock would raise
         action, _ = agent.predict(observation)
+        assert env.action_space.contains(action)
         observation, *_ = env.step(action)
 
 
