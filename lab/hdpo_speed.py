@@ -17,10 +17,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import gymnasium as gym
+import numpy as np
 
+from ..envs.inventory.inventory_net import InventoryNet
 from .bench import TIMES, Result, Say, alternate, ratio
 
-STORES, PERIODS = 10, 50
+PERIODS = 50
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Case:
         environment: arguments of `InventoryNet-v0`.
         policy, policy_kwargs: of HDPO.
         compile_periods: of HDPO, for the compiled side.
-        official: arguments of `official_hdpo.py`.
+        official: names of the official code's files of the setting and of the policy.
+        batch: episodes per update.
         updates: per round.
     """
 
@@ -40,13 +43,17 @@ class Case:
     policy: str
     policy_kwargs: Mapping[str, Any]
     compile_periods: int
-    official: Mapping[str, Any]
-    updates: int
-    stores: int = STORES
+    official: tuple[str, str]
+    batch: int = 128
+    updates: int = 2
 
 
 # The paper's networks on raw units: what the official code computes.
 GRAPH = {"width": 32, "layers": 2, "normalize": False}
+DEMAND = {
+    **{"law": "normal", "mean": ("uniform", 2.5, 7.5), "cv": ("uniform", 0.25, 0.5)},
+    **{"correlation": 0.5, "clip": True},
+}
 CASES = (
     Case(
         "one store, 32-32-32",
@@ -54,31 +61,38 @@ CASES = (
         "MlpPolicy",
         {"net_arch": (32, 32, 32), "normalize": False},
         10,
-        {"setting": "one_store_backlogged", "policy": "vanilla_one_store", "changes": {}},
+        ("one_store_backlogged", "vanilla_one_store"),
         updates=20,
-        stores=1,
     ),
     Case(
-        "warehouse and 10 stores, graph network",
-        {"setting": "one_warehouse_lost", "stores": STORES},
+        "1 warehouse, 10 stores, graph network",
+        {"setting": "one_warehouse_lost", "stores": 10},
         "GraphPolicy",
         GRAPH,
         1,
-        {
-            "setting": "one_warehouse_lost_demand",
-            "policy": "gnn",
-            "changes": {"problem_params": {"n_stores": STORES}},
-        },
-        updates=2,
+        ("one_warehouse_lost_demand", "gnn"),
     ),
     Case(
-        "2 warehouses and 10 stores, graph network",
+        "2 warehouses, 10 stores, graph network",
         {"setting": "many_warehouses_lost"},
         "GraphPolicy",
         GRAPH,
         1,
-        {"setting": "many_warehouses_lost_demand", "policy": "gnn", "changes": {}},
-        updates=2,
+        ("many_warehouses_lost_demand", "gnn"),
+    ),
+    # The network and the batch of the paper's experiment on real data, with demand from a law.
+    Case(
+        "Favorita's 3 warehouses and 21 stores, graph network",
+        {
+            **{"setting": "favorita", "demand": DEMAND, "observe": ("inventory",)},
+            "objective": "cost",
+        },
+        "GraphPolicy",
+        GRAPH,
+        1,
+        ("many_warehouses_lost_demand", "gnn"),
+        batch=72,
+        updates=1,
     ),
 )
 OFFICIAL = "PALAESTRA_OFFICIAL_HDPO"
@@ -86,6 +100,33 @@ NO_CHECKOUT = (
     "The official code is not part of this package and was not measured here: set "
     f"{OFFICIAL} to the folder of a checkout of github.com/MatiasAlvo/Neural_inventory_control."
 )
+
+
+def official_changes(core: InventoryNet) -> dict[str, dict[str, Any]]:
+    """What to change in a setting of the official code so that its network is that of `core`."""
+    net, warehouses = core.network, core.suppliers
+    if not warehouses:
+        return {}
+    problem: dict[str, Any] = {"n_stores": core.stores, "n_warehouses": warehouses}
+    if warehouses == 1:
+        return {"problem_params": problem}
+    leads = np.zeros((core.stores, warehouses), dtype=int)
+    source = net.source[core.outside_arcs :]
+    leads[net.target[core.outside_arcs :] - warehouses, source] = net.lead[core.outside_arcs :]
+    problem["warehouse_store_adjacency"] = (leads.T > 0).astype(int).tolist()
+    store_lead = {
+        **{"sample_across_stores": False, "vary_across_samples": False, "expand": True},
+        "value": leads.tolist(),
+    }
+    warehouse = {
+        "holding_cost": net.holding[:warehouses].tolist(),
+        "edge_cost": net.unit_cost[: core.outside_arcs].tolist(),
+    }
+    return {
+        "problem_params": problem,
+        "store_params": {"lead_time": store_lead},
+        "warehouse_params": warehouse,
+    }
 
 
 class OfficialCode:
@@ -168,7 +209,8 @@ def hdpo_updates(case: Case, batch: int, compile_periods: int) -> Callable[[int]
 
 def throughput_of(case: Case, quick: bool, say: Say) -> list[Result]:
     """Store-periods per second of one case, our sides and the official one in turns."""
-    batch, rounds, updates = (16, 1, 1) if quick else (128, 7, case.updates)
+    batch, rounds, updates = (16, 1, 1) if quick else (case.batch, 7, case.updates)
+    core = InventoryNet(**case.environment)
     clocks: dict[str, Callable[[int], float]] = {"plain": hdpo_updates(case, batch, 0)}
     if not quick:
         say(f"compiling {case.name}")
@@ -176,13 +218,15 @@ def throughput_of(case: Case, quick: bool, say: Say) -> list[Result]:
     checkout = os.environ.get(OFFICIAL)
     with ExitStack() as stack:
         if checkout:
-            official = OfficialCode(checkout, {**case.official, "batch": batch})
+            setting, policy = case.official
+            task = {"setting": setting, "policy": policy, "changes": official_changes(core)}
+            official = OfficialCode(checkout, {**task, "batch": batch})
             clocks["official"] = stack.enter_context(official).seconds
         say(f"{rounds} rounds of {case.name}: {', '.join(clocks)}")
         seconds = alternate(
             {name: functools.partial(clock, updates) for name, clock in clocks.items()}, rounds
         )
-    work = updates * batch * PERIODS * case.stores
+    work = updates * batch * PERIODS * core.stores
     found = {name: [work / taken for taken in values] for name, values in seconds.items()}
     titles = {"plain": "HDPO", "compiled": "HDPO, compiled", "official": "official code"}
     results = [

@@ -31,7 +31,7 @@ from ...envs.base import to_torch
 from ...envs.inventory.inventory_net import InventoryNet
 from ..base.declare import Claim, Example, NotInferior, Outcome, Paper, Superior
 from ..base.inventory import InventoryAlgorithm, InventoryPolicy, longest_chain
-from ..base.nets.mlp import JoinedMLP, mlp
+from ..base.nets.mlp import JoinedMLP, LeanELU, mlp
 
 # -- the paper's computation ----------------------------------------------------------------------
 
@@ -173,13 +173,14 @@ class GraphPolicy(InventoryPolicy):
             )
         self._lay_out(core)
         features = self.node_slots + self.static.shape[1] + core.past + self.season_size(core)
-        hidden = (width,) * layers
-        self.initial_node = mlp(features, hidden, width, activate_output=True)
-        three = (width, width, width)
-        self.initial_edge = JoinedMLP((width, width, 1), hidden, width, activate_output=True)
-        self.node_update = JoinedMLP(three, hidden, width, activate_output=True)
-        self.edge_update = JoinedMLP(three, hidden, width, activate_output=True)
-        self.output = mlp(width, hidden, 1)
+        hidden, three = (width,) * layers, (width, width, width)
+        self.initial_node = mlp(features, hidden, width, LeanELU, activate_output=True)
+        self.initial_edge = JoinedMLP(
+            (width, width, 1), hidden, width, LeanELU, activate_output=True
+        )
+        self.node_update = JoinedMLP(three, hidden, width, LeanELU, activate_output=True)
+        self.edge_update = JoinedMLP(three, hidden, width, LeanELU, activate_output=True)
+        self.output = mlp(width, hidden, 1, LeanELU)
         if output_bias is None:
             output_bias = 0.54 if normalize else 5.0  # softplus(0.54) = 1 period of demand
         last = self.output[-1]

@@ -5,9 +5,11 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from palaestra.envs.inventory.inventory_net import InventoryNet
 from palaestra.lab import bench, hdpo_speed
 from palaestra.lab.bench import Benchmark, Result
 
+DEMAND = {"law": "poisson", "mean": 5.0}
 CHECKOUT_NAME = "PALAESTRA_OFFICIAL_HDPO"
 
 
@@ -144,6 +146,23 @@ def test_the_driver_times_updates_of_a_checkout(checkout):
         assert 0 < official.seconds(1) < 10
         assert 0 < official.seconds(5) < 10
     assert official.process.returncode is not None
+
+
+def test_the_official_setting_gets_our_network():
+    core = InventoryNet(topology="many_warehouses", stores=3, warehouses=2, demand=DEMAND)
+    changes = hdpo_speed.official_changes(core)
+    leads = changes["store_params"]["lead_time"]["value"]
+    adjacency = changes["problem_params"]["warehouse_store_adjacency"]
+    net = core.network
+    arcs = {
+        (s, t): lead for s, t, lead in zip(net.source, net.target, net.lead, strict=True) if s >= 0
+    }
+    for store in range(3):
+        for warehouse in range(2):
+            lead = arcs.get((warehouse, 2 + store), 0)
+            assert leads[store][warehouse] == lead
+            assert adjacency[warehouse][store] == (lead > 0)
+    assert len(changes["warehouse_params"]["edge_cost"]) == 2
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
