@@ -72,7 +72,8 @@ class ArrayCore:
         raise NotImplementedError
 
     def observation(self, state: Arrays) -> Any:
-        """What the agent sees, [n, ...]."""
+        """What the agent sees, [n, ...]; a dictionary of such arrays where the space is a
+        `Dict`."""
         raise NotImplementedError
 
     def reward(self, state: Arrays, action: Any, next_state: Arrays) -> Any:

@@ -55,6 +55,10 @@ class _Face:
         self._ended = np.array(arrays["ended"])
         for generator, state in zip(self._all_generators(), generators, strict=True):
             generator.bit_generator.state = state
+        self._restored()
+
+    def _restored(self) -> None:
+        """Called when the state was set from outside."""
 
     def _all_generators(self) -> Sequence[np.random.Generator]:
         raise NotImplementedError
@@ -127,7 +131,13 @@ class ArrayEnv(_Face, gym.Env):
         return unbatch(self.core.observation(self.state))
 
     def _info(self) -> dict[str, Any]:
-        return {name: unbatch(value) for name, value in batched_info(self.core, self.state).items()}
+        info = {name: unbatch(value) for name, value in batched_info(self.core, self.state).items()}
+        if "action_mask" in info and hasattr(self.action_space, "feasible"):
+            self.action_space.feasible = info["action_mask"].copy()
+        return info
+
+    def _restored(self) -> None:
+        self._info()  # what is feasible now goes into the action space
 
     def _all_masks(self) -> Any:
         return super()._all_masks()[0]
@@ -345,8 +355,10 @@ def masked_info(info: Arrays, rows: np.ndarray, num_envs: int) -> dict[str, Any]
 
 
 def unbatch(value: Any, row: int = 0) -> Any:
-    """Row of a batched array; a NumPy scalar (as Gymnasium's spaces want it) where it has no more
-    axes."""
+    """Row of a batched array, or of a dictionary of them; a NumPy scalar (as Gymnasium's spaces
+    want it) where it has no more axes."""
+    if isinstance(value, dict):
+        return {name: entry[row] for name, entry in value.items()}
     return value[row]
 
 

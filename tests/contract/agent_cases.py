@@ -13,6 +13,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 
 import palaestra
+from palaestra.envs.base import stack
+from palaestra.envs.faces import unbatch
 
 NAMES = palaestra.agents.names()
 
@@ -61,7 +63,8 @@ def seen(name):
         observation, _, terminated, truncated, info = env.step(env.action_space.sample(**chosen))
         if terminated or truncated:
             observation, info = env.reset()
-    return np.stack(rows), None if masks[0] is None else np.stack(masks)
+    stacked = stack(rows) if isinstance(rows[0], dict) else np.stack(rows)
+    return stacked, None if masks[0] is None else np.stack(masks)
 
 
 def situations(agent, name):
@@ -84,6 +87,12 @@ def predictions(agent, name):
     return np.concatenate(
         [predict(agent, *situation, deterministic=True) for situation in situations(agent, name)]
     )
+
+
+def rows_of(observations):
+    """The single observations of a batch."""
+    first = next(iter(observations.values())) if isinstance(observations, dict) else observations
+    return [unbatch(observations, row) for row in range(len(first))]
 
 
 def predict(agent, observations, masks, deterministic):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
+from palaestra.envs.faces import unbatch
 from palaestra.envs.registry import ENTRIES
 from palaestra.wrappers.infos import unpack_infos
 
@@ -171,5 +172,5 @@ def assert_rows(vector_result, results):
     infos = unpack_infos(vector_result[-1], range(ROWS))
     for i, result in enumerate(results):
         for part, value in zip(vector_result[:-1], result[:-1], strict=True):
-            np.testing.assert_array_equal(part[i], value)
+            assert_same(unbatch(part, i), value)
         assert_same(infos[i], dict(result[-1]))

@@ -22,6 +22,7 @@ from agent_cases import (
     make_agent,
     predict,
     predictions,
+    rows_of,
     situations,
     tensors,
     trained,
@@ -118,14 +119,14 @@ def test_predicted_actions_lie_in_the_action_space(name, deterministic):
     space = agent.action_space
     for observations, masks in situations(agent, name):
         actions = predict(agent, observations, masks, deterministic)
-        assert actions.shape == (len(observations), *space.shape)
-        for row, observation in enumerate(observations):
+        assert actions.shape == (len(rows_of(observations)), *space.shape)
+        for row, observation in enumerate(rows_of(observations)):
             mask = None if masks is None else masks[row]
             action = predict(agent, observation, mask, deterministic)
             assert np.shape(action) == space.shape
             for each in (action, actions[row]):
                 assert space.contains(each), f"{each!r} is not in {space}"
-                assert mask is None or mask[each]
+                assert mask is None or mask[tuple(np.atleast_1d(each))]
 
 
 @every_agent
@@ -134,7 +135,7 @@ def test_deterministic_predictions_repeat_and_do_not_depend_on_the_batch(name):
     for observations, masks in situations(agent, name):
         first, second = (predict(agent, observations, masks, True) for _ in range(2))
         np.testing.assert_array_equal(first, second)
-        for row, observation in enumerate(observations):
+        for row, observation in enumerate(rows_of(observations)):
             single = predict(agent, observation, None if masks is None else masks[row], True)
             np.testing.assert_allclose(single, first[row], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(predictions(agent, name), predictions(agent, name))

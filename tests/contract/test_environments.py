@@ -38,7 +38,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as check_env_as_sb3
 
 from palaestra.envs.base import take, to_torch
-from palaestra.envs.faces import ArrayEnv, ArrayVectorEnv
+from palaestra.envs.faces import ArrayEnv, ArrayVectorEnv, unbatch
 from palaestra.envs.registry import ENTRIES
 from palaestra.wrappers.infos import unpack_infos
 
@@ -158,7 +158,7 @@ def test_native_vector_is_sync_vector_is_single_environments(entry, arguments, m
             infos = unpack_infos(ours[1], range(ROWS))
             for i in np.flatnonzero(mask):
                 observation, info = singles.reset_row(i)
-                np.testing.assert_array_equal(ours[0][i], observation)
+                assert_same(unbatch(ours[0], i), observation)
                 assert_same(infos[i], dict(info))
     horizon = native.unwrapped.core.horizon
     assert horizon is None or ends >= ROWS * (steps // (horizon + 1)) - 1
@@ -170,10 +170,10 @@ def test_row_of_a_vector_is_the_single_environment_of_its_seed(entry, arguments)
     observations, infos = vector.reset(seed=SEED)
     for i in range(ROWS):
         observation, info = make_single(entry, arguments).reset(seed=SEED + i)
-        np.testing.assert_array_equal(observations[i], observation)
+        assert_same(unbatch(observations, i), observation)
         assert_same(unpack_infos(infos, [i])[0], dict(info))
     listed, _ = make_vector(entry, arguments).reset(seed=[SEED + 2, SEED, SEED + 1])
-    np.testing.assert_array_equal(listed, observations[[2, 0, 1]])
+    assert_same(listed, unbatch(observations, [2, 0, 1]))
 
 
 @every_case
@@ -193,11 +193,11 @@ def test_masked_reset_leaves_the_other_rows_as_they_are(entry, arguments):
     for twin in twins:
         twin.reset(seed=SEED)
         run_on(twin, 2 if horizon is None else min(2, horizon - 1), 3)
-    before = twins[1].unwrapped.core.observation(twins[1].unwrapped.state).copy()
+    before = copy.deepcopy(twins[1].unwrapped.core.observation(twins[1].unwrapped.state))
     mask = np.array([False, True, False])
     observations, _ = twins[0].reset(seed=7, options={"reset_mask": mask})
-    np.testing.assert_array_equal(observations[~mask], before[~mask])
-    np.testing.assert_array_equal(observations[1], make_single(entry, arguments).reset(seed=8)[0])
+    assert_same(unbatch(observations, ~mask), unbatch(before, ~mask))
+    assert_same(unbatch(observations, 1), make_single(entry, arguments).reset(seed=8)[0])
     for name, value in twins[0].unwrapped.state.items():
         np.testing.assert_array_equal(value[~mask], twins[1].unwrapped.state[name][~mask])
     for name, value in twins[0].unwrapped.tape.items():
@@ -217,7 +217,12 @@ def test_torch_face_equals_numpy(entry, arguments):
         masks = core.action_masks(state)
         drawn = draw_actions(core.action_space, {} if masks is None else {"action_mask": masks})
         action = core.check_action(drawn, state)
-        pairs = [(core.observation(state), face.observation(other))]
+        seen, other_seen = core.observation(state), face.observation(other)
+        if isinstance(seen, dict):
+            assert seen.keys() == other_seen.keys()
+            pairs = [(seen[name], other_seen[name]) for name in seen]
+        else:
+            pairs = [(seen, other_seen)]
         mirrored = torch.as_tensor(action)
         after = core.transition(state, action, tape)
         other_after = face.transition(other, mirrored, tensors)
@@ -382,7 +387,8 @@ def test_writing_into_a_result_does_not_change_the_episode(entry, arguments, mak
     results = env.reset(seed=SEED)
     untouched.reset(seed=SEED)
     for step in range(4):
-        for value in (results[0], *results[-1].values()):
+        first = results[0].values() if isinstance(results[0], dict) else [results[0]]
+        for value in (*first, *results[-1].values()):
             if isinstance(value, np.ndarray) and value.dtype != object:
                 value[...] = 0
         results = run_on(env, 1, step)[0]

@@ -1,0 +1,48 @@
+"""Action spaces whose `sample` draws only what is feasible now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+
+class FeasibleDiscrete(spaces.Discrete):
+    """`Discrete`, of which an environment says after every step what is feasible.
+
+    `sample()` without a mask draws from `feasible`, so that a loop that knows nothing of masks acts
+    legally too. Equal to a `Discrete` of the same size.
+    """
+
+    feasible: NDArray[np.bool_] | None = None
+
+    def sample(self, mask: Any = None, probability: Any = None) -> np.int64:
+        """One action: of `mask` or by `probability` as in `Discrete`, else of `feasible`."""
+        if mask is None and probability is None and self.feasible is not None:
+            mask = self.feasible.astype(np.int8)
+        return super().sample(mask, probability)
+
+
+class FeasiblePairs(spaces.MultiDiscrete):
+    """`MultiDiscrete([rows, columns])` with a joint mask: which pairs are feasible.
+
+    A mask is a boolean array [rows, columns]: whether a column is feasible depends on the row.
+    """
+
+    feasible: NDArray[np.bool_] | None = None
+
+    def sample(self, mask: Any = None, probability: Any = None) -> NDArray[Any]:
+        """One pair: of a joint mask [rows, columns], or as in `MultiDiscrete`, else of
+        `feasible`."""
+        if mask is None and probability is None:
+            mask = self.feasible
+        if not isinstance(mask, np.ndarray):
+            return super().sample(mask, probability)
+        if mask.shape != tuple(self.nvec):
+            raise ValueError(f"a joint mask has shape {tuple(self.nvec)}, got {mask.shape}")
+        pairs = np.argwhere(mask)
+        if not len(pairs):
+            return np.zeros(2, dtype=self.dtype)
+        return pairs[self.np_random.integers(len(pairs))].astype(self.dtype)
