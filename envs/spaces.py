@@ -41,7 +41,7 @@ class FeasiblePairs(spaces.MultiDiscrete):
         if not isinstance(mask, np.ndarray):
             return super().sample(mask, probability)
         if mask.shape != tuple(self.nvec):
-            raise ValueError(f"a joint mask has shape {tuple(self.nvec)}, got {mask.shape}")
+            raise ValueError(f"a joint mask has shape {(*self.nvec.tolist(),)}, got {mask.shape}")
         pairs = np.argwhere(mask)
         if not len(pairs):
             return np.zeros(2, dtype=self.dtype)
