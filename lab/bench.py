@@ -25,6 +25,11 @@ from .. import __version__
 
 Say = Callable[[str], None]
 TIMES = "{:.2f} x"  # form of a ratio
+INTRODUCTION = """# Benchmarks
+
+This page is generated: `palaestra bench --out docs/benchmarks.md` measures everything again and
+`palaestra bench NAME --out docs/benchmarks.md` one section. Sides that are compared took turns in
+one run, on one thread where nothing else is said; speeds and ratios are medians over the rounds."""
 VERSIONS = ("torch", "numpy", "gymnasium", "stable-baselines3")
 
 
@@ -105,7 +110,7 @@ def main(
     Args:
         names: of the benchmarks; all where there are none.
         quick: small sizes and single rounds: a trial of the code, not a measurement.
-        out: Markdown page to write.
+        out: Markdown page to write; its sections on other benchmarks are kept.
 
     Raises:
         ValueError: there is no benchmark of this name.
@@ -130,7 +135,8 @@ def main(
     if out is not None:
         out = Path(out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page(chosen, found, quick), encoding="utf-8")
+        earlier = out.read_text(encoding="utf-8") if out.exists() else ""
+        out.write_text(page(list(known.values()), found, quick, earlier), encoding="utf-8")
         console.print(f"written: {out}", highlight=False, soft_wrap=True)
     return found
 
@@ -184,31 +190,44 @@ def machine() -> str:
 
 
 def page(
-    benchmarks: Sequence[Benchmark], found: Mapping[str, Sequence[Result]], quick: bool = False
+    benchmarks: Sequence[Benchmark],
+    found: Mapping[str, Sequence[Result]],
+    quick: bool = False,
+    earlier: str = "",
 ) -> str:
-    """The results as a page of the documentation, Markdown."""
+    """The page of the documentation, Markdown.
+
+    Args:
+        benchmarks: in the order of the page.
+        found: results by name; a benchmark without any keeps its section of the page before.
+        quick: whether this was a trial.
+        earlier: the page before.
+    """
+    kept = dict(section.split("\n", 1) for section in earlier.split("\n## ")[1:])
+    parts = [INTRODUCTION]
+    for benchmark in benchmarks:
+        if benchmark.name in found:
+            body = section_of(benchmark, found[benchmark.name], quick)
+        elif benchmark.name in kept:
+            body = kept[benchmark.name].strip()
+        else:
+            continue
+        parts.append(f"## {benchmark.name}\n\n{body}")
+    return "\n\n".join(parts) + "\n"
+
+
+def section_of(benchmark: Benchmark, results: Sequence[Result], quick: bool) -> str:
+    """What was measured, where, and what came out."""
     versions = [f"palaestra {__version__}", f"Python {platform.python_version()}"]
     versions += [f"{name} {metadata.version(name)}" for name in VERSIONS]
-    lines = [
-        "# Benchmarks",
-        "",
-        "This page is generated: `palaestra bench --out docs/benchmarks.md` measures everything "
-        "again and writes it anew. Sides that are compared took turns in one run, on one thread; "
-        "speeds and ratios are medians over the rounds.",
-        "",
-        f"- Date: {datetime.date.today().isoformat()}",
-        f"- Machine: {machine()}",
-        f"- Versions: {', '.join(versions)}",
-    ]
+    lines = [benchmark.measures, ""]
     if quick:
-        lines += ["", "**A quick trial with small sizes, not a measurement.**"]
-    for benchmark in benchmarks:
-        lines += ["", f"## {benchmark.name}", "", benchmark.measures, ""]
-        lines += ["| quantity | value | target | |", "|---|---:|---:|---|"]
-        results = found[benchmark.name]
-        for result in results:
-            cells = (result.quantity, result.shown, result.wanted, result.verdict)
-            lines.append(f"| {' | '.join(cells)} |")
-        for note in dict.fromkeys(result.note for result in results if result.note):
-            lines += ["", note]
-    return "\n".join(lines) + "\n"
+        lines += ["**A quick trial with small sizes, not a measurement.**", ""]
+    lines += ["| quantity | value | target | |", "|---|---:|---:|---|"]
+    for result in results:
+        cells = (result.quantity, result.shown, result.wanted, result.verdict)
+        lines.append(f"| {' | '.join(cells)} |")
+    for note in dict.fromkeys(result.note for result in results if result.note):
+        lines += ["", note]
+    date = datetime.date.today().isoformat()
+    return "\n".join([*lines, "", f"Measured {date}: {machine()}; {', '.join(versions)}."])

@@ -6,21 +6,20 @@ import functools
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from ..envs.inventory.inventory_net import InventoryNet
 from .bench import TIMES, Result, Say, alternate, ratio
+from .peer import Peer
 
 PERIODS = 50
 
@@ -129,55 +128,22 @@ def official_changes(core: InventoryNet) -> dict[str, dict[str, Any]]:
     }
 
 
-class OfficialCode:
-    """The official code at work in a process of its own.
+def official_code(checkout: str, task: Mapping[str, Any]) -> Peer:
+    """The official code at work.
 
     Args:
         checkout: its folder.
         task: what `official_hdpo.py` takes.
 
     Raises:
-        ValueError: the folder is not such a checkout, or its code fails.
+        ValueError: the folder is not such a checkout.
     """
-
-    def __init__(self, checkout: str, task: Mapping[str, Any]) -> None:
-        if not (Path(checkout) / "neural_networks.py").is_file():
-            raise ValueError(f"{OFFICIAL}={checkout} has no neural_networks.py: not a checkout")
-        driver = Path(__file__).with_name("official_hdpo.py")
-        # -P: the modules of this folder must not stand in for those of the standard library.
-        command = [sys.executable, "-P", str(driver), str(Path(checkout).resolve())]
-        self.process = subprocess.Popen(
-            [*command, json.dumps(task)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"},
-        )
-
-    def __enter__(self) -> Self:
-        self._answer()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: Any, traceback: TracebackType | None
-    ) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def _answer(self) -> str:
-        assert self.process.stdout is not None and self.process.stderr is not None
-        line = self.process.stdout.readline()
-        if not line:
-            said = self.process.stderr.read().strip().splitlines() or ["nothing"]
-            raise ValueError(f"the code in {OFFICIAL} failed: {said[-1]}")
-        return line
-
-    def seconds(self, updates: int) -> float:
-        """How long so many updates take."""
-        assert self.process.stdin is not None
-        print(updates, file=self.process.stdin, flush=True)
-        return float(self._answer())
+    if not (Path(checkout) / "neural_networks.py").is_file():
+        raise ValueError(f"{OFFICIAL}={checkout} has no neural_networks.py: not a checkout")
+    driver = Path(__file__).with_name("official_hdpo.py")
+    # -P: the modules of this folder must not stand in for those of the standard library.
+    command = [sys.executable, "-P", str(driver), str(Path(checkout).resolve())]
+    return Peer([*command, json.dumps(task)], f"the code in {OFFICIAL}")
 
 
 def hdpo_updates(case: Case, batch: int, compile_periods: int) -> Callable[[int], float]:
@@ -220,7 +186,7 @@ def throughput_of(case: Case, quick: bool, say: Say) -> list[Result]:
         if checkout:
             setting, policy = case.official
             task = {"setting": setting, "policy": policy, "changes": official_changes(core)}
-            official = OfficialCode(checkout, {**task, "batch": batch})
+            official = official_code(checkout, {**task, "batch": batch})
             clocks["official"] = stack.enter_context(official).seconds
         say(f"{rounds} rounds of {case.name}: {', '.join(clocks)}")
         seconds = alternate(

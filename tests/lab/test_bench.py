@@ -53,12 +53,27 @@ def test_the_page_has_machine_versions_and_every_result():
     results = [Result("speed", 1e6, target=5e5), Result("other", None, target=5.0, note="No way.")]
     text = bench.page([given], {"thing": results})
     assert "palaestra bench --out docs/benchmarks.md" in text
-    assert "- Machine: " in text and f"Python {sys.version_info.major}." in text
+    assert "Measured 20" in text and f"Python {sys.version_info.major}." in text
     assert "## thing\n\nHow fast a thing is.\n" in text
     assert "| speed | 1,000,000 | at least 500,000 | met |" in text
     assert "| other | not measured | at least 5 | not measured |" in text
     assert "\n\nNo way.\n" in text
     assert "quick trial" not in text
+
+
+def test_a_page_keeps_the_sections_that_were_not_measured_again():
+    names = ("first", "second", "third", "new")
+    given = [Benchmark(name, f"How {name}.", lambda quick, say: []) for name in names]
+    speeds = {name: [Result("speed", float(i))] for i, name in enumerate(names)}
+    before = bench.page(given, {name: speeds[name] for name in names[:3]})
+    after = bench.page(
+        given, {"second": [Result("speed", 77.0)], "new": speeds["new"]}, False, before
+    )
+    sections = [part.split("\n")[0] for part in after.split("\n## ")[1:]]
+    assert sections == list(names)
+    changed = bench.page(given, {**speeds, "second": [Result("speed", 77.0)]})
+    assert after == changed
+    assert "| speed | 77 |" in after and "| speed | 1 |" not in after
 
 
 def test_a_quick_run_measures_everything_and_writes_the_page(tmp_path):
@@ -142,7 +157,7 @@ def checkout(tmp_path):
 
 
 def test_the_driver_times_updates_of_a_checkout(checkout):
-    with hdpo_speed.OfficialCode(str(checkout), TASK) as official:
+    with hdpo_speed.official_code(str(checkout), TASK) as official:
         assert 0 < official.seconds(1) < 10
         assert 0 < official.seconds(5) < 10
     assert official.process.returncode is not None
@@ -167,12 +182,12 @@ def test_the_official_setting_gets_our_network():
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not a checkout"):
-        hdpo_speed.OfficialCode(str(tmp_path), TASK)
+        hdpo_speed.official_code(str(tmp_path), TASK)
 
 
 def test_a_checkout_that_fails_says_how(checkout):
     with (
         pytest.raises(ValueError, match=r"failed: FileNotFoundError.*absent\.yml"),
-        hdpo_speed.OfficialCode(str(checkout), {**TASK, "setting": "absent"}),
+        hdpo_speed.official_code(str(checkout), {**TASK, "setting": "absent"}),
     ):
         pass
