@@ -214,7 +214,7 @@ class ArrayVectorEnv(_Face, VectorEnv):
         self._generators = generators
         self._reset_rows(rows, options)
         self._ended[rows] = False
-        return self.core.observation(self.state), self._infos(rows)
+        return self._observe(), self._infos(rows)
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One step of every sub-environment.
@@ -253,7 +253,7 @@ class ArrayVectorEnv(_Face, VectorEnv):
             self._ended = np.zeros(self.num_envs, dtype=bool)
         infos = self._infos(np.arange(self.num_envs))
         return (
-            self.core.observation(self.state),
+            self._observe(),
             rewards,
             terminations,
             truncations,
@@ -265,6 +265,10 @@ class ArrayVectorEnv(_Face, VectorEnv):
         if self.render_mode is None:
             return None
         return tuple(self.core.render_frame(self.state, i) for i in range(self.num_envs))
+
+    def _observe(self) -> Any:
+        """Observation of every sub-environment."""
+        return self.core.observation(self.state)
 
     def _all_generators(self) -> Sequence[np.random.Generator]:
         return self.np_random
@@ -312,7 +316,7 @@ class ArrayVectorEnv(_Face, VectorEnv):
         return masked_info(batched_info(self.core, self.state), rows, self.num_envs)
 
     def _final_infos(self, rows: np.ndarray) -> dict[str, Any]:
-        observation = self.core.observation(self.state)
+        observation = self._observe()
         final_obs = np.full(self.num_envs, None, dtype=object)
         for row in rows:
             final_obs[row] = unbatch(observation, row)

@@ -1,0 +1,1 @@
+"""Routing and packing: environments whose states are partial solutions, or the instances left."""
