@@ -1,0 +1,1 @@
+"""Coverage: environments that pay the marginal gains of a set function of the places visited."""
