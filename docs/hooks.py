@@ -47,6 +47,8 @@ def environment_pages() -> dict[str, str]:
         lines.append(
             f"| [{entry.id}]({entry.id}.md) | {entry.domain} | {_faces(entry)} | {summary} |"
         )
+        native = "vector" in entry.faces
+        mode = "vector_entry_point" if native else "async"
         pages[f"environments/{entry.id}.md"] = f"""# {entry.id}
 
 ```python
@@ -55,11 +57,11 @@ import palaestra
 
 env = gym.make("{entry.id}")
 envs = gym.make_vec(
-    "{entry.id}", num_envs=64, vectorization_mode="vector_entry_point"
+    "{entry.id}", num_envs={64 if native else 8}, vectorization_mode="{mode}"
 )
 ```
 
-Faces: {_faces(entry)}. Core: `{entry.import_path}`.
+Faces: {_faces(entry)}. {"Core" if native else "Class"}: `{entry.import_path}`.
 
 {_object(entry.import_path, members=False)}
 """

@@ -13,6 +13,7 @@ import torch
 
 from ...envs.base import ArrayCore, Arrays
 from ..base.declare import Example
+from ..base.episodic import policy_gradient_loss, returns_to_go, step_means
 from ..base.inventory import InventoryAlgorithm
 from .hdpo import HDPO
 
@@ -26,9 +27,8 @@ def score_function_loss(log_probs: torch.Tensor, rewards: torch.Tensor) -> torch
         log_probs: of the actions taken, [T, n].
         rewards: [T, n].
     """
-    to_go = rewards.flip(0).cumsum(0).flip(0)
-    advantages = to_go - to_go.mean(dim=1, keepdim=True)
-    return -(log_probs * advantages).mean()
+    to_go, weights = returns_to_go(rewards), torch.ones_like(rewards)
+    return policy_gradient_loss(log_probs, to_go - step_means(to_go, weights), weights)
 
 
 class Reinforce(InventoryAlgorithm):
