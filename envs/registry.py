@@ -14,7 +14,8 @@ class EnvEntry:
     Attributes:
         id: Gymnasium id.
         core: "module:Class" of the batched core; the faces `ClassEnv` and `ClassVectorEnv` lie
-            beside it.
+            beside it. Of an environment that is no array (without the face "vector"): its own
+            class.
         domain: folder below `envs/`.
         faces: what the environment offers: single, vector, torch, pettingzoo.
     """
@@ -29,6 +30,16 @@ class EnvEntry:
         """Dotted path of the core class, whose docstring specifies the environment."""
         return self.core.replace(":", ".")
 
+    @property
+    def entry_point(self) -> str:
+        """Path of the class that `gymnasium.make` makes."""
+        return f"{self.core}Env" if "vector" in self.faces else self.core
+
+    @property
+    def vector_entry_point(self) -> str | None:
+        """Path of the native vector, None where there is none."""
+        return f"{self.core}VectorEnv" if "vector" in self.faces else None
+
 
 ENTRIES = (
     EnvEntry(
@@ -39,6 +50,50 @@ ENTRIES = (
     ),
     EnvEntry("FiniteMDP-v0", "palaestra.envs.tabular.finite_mdp:FiniteMDP", "tabular"),
     EnvEntry("BernoulliBandit-v0", "palaestra.envs.bandits.bernoulli:BernoulliBandit", "bandits"),
+    EnvEntry("TSP-v0", "palaestra.envs.routing.tsp:TSP", "routing"),
+    EnvEntry("ATSP-v0", "palaestra.envs.routing.atsp:ATSP", "routing"),
+    EnvEntry("CVRP-v0", "palaestra.envs.routing.cvrp:CVRP", "routing"),
+    EnvEntry("Orienteering-v0", "palaestra.envs.routing.orienteering:Orienteering", "routing"),
+    EnvEntry("Knapsack-v0", "palaestra.envs.routing.knapsack:Knapsack", "routing"),
+    EnvEntry(
+        "VMRescheduling-v0", "palaestra.envs.cluster.vm_rescheduling:VMRescheduling", "cluster"
+    ),
+    EnvEntry(
+        "SubmodularCoverage-v0",
+        "palaestra.envs.coverage.submodular_coverage:SubmodularCoverage",
+        "coverage",
+    ),
+    EnvEntry(
+        "InformativePath-v0",
+        "palaestra.envs.coverage.informative_path:InformativePath",
+        "coverage",
+    ),
+    EnvEntry(
+        "ExperimentDesign-v0",
+        "palaestra.envs.coverage.experiment_design:ExperimentDesign",
+        "coverage",
+    ),
+    EnvEntry(
+        "ItemCollection-v0",
+        "palaestra.envs.coverage.item_collection:ItemCollection",
+        "coverage",
+    ),
+    EnvEntry(
+        "GraphCoverage-v0",
+        "palaestra.envs.coverage.graph_coverage:GraphCoverage",
+        "coverage",
+    ),
+    EnvEntry(
+        "ContinuousCoverage-v0",
+        "palaestra.envs.coverage.continuous_coverage:ContinuousCoverage",
+        "coverage",
+    ),
+    EnvEntry(
+        "AntCoverage-v0",
+        "palaestra.envs.coverage.ant_coverage:AntCoverage",
+        "coverage",
+        ("single",),
+    ),
 )
 
 
@@ -48,6 +103,6 @@ def register_all() -> None:
         if entry.id not in gym.registry:
             gym.register(
                 entry.id,
-                entry_point=f"{entry.core}Env",
-                vector_entry_point=f"{entry.core}VectorEnv",
+                entry_point=entry.entry_point,
+                vector_entry_point=entry.vector_entry_point,
             )

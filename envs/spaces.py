@@ -42,7 +42,8 @@ class FeasiblePairs(spaces.MultiDiscrete):
             return super().sample(mask, probability)
         if mask.shape != tuple(self.nvec):
             raise ValueError(f"a joint mask has shape {(*self.nvec.tolist(),)}, got {mask.shape}")
-        pairs = np.argwhere(mask)
-        if not len(pairs):
+        places = np.flatnonzero(mask)
+        if not len(places):
             return np.zeros(2, dtype=self.dtype)
-        return pairs[self.np_random.integers(len(pairs))].astype(self.dtype)
+        place = places[self.np_random.integers(len(places))]
+        return np.array(np.divmod(place, mask.shape[1]), dtype=self.dtype)

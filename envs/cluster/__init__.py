@@ -1,0 +1,1 @@
+"""Clusters: placing and moving virtual machines."""
