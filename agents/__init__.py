@@ -11,14 +11,32 @@ from typing import Any
 
 # Class -> module below this package: the one place where an agent is named.
 _CLASSES = {
+    "BQNCO": "combinatorial.bq_nco",
     "HDPO": "combinatorial.hdpo",
     "Reinforce": "combinatorial.reinforce",
+    "VM2RL": "combinatorial.vm2rl",
     "BaseStock": "heuristics.base_stock",
     "CappedBaseStock": "heuristics.capped_base_stock",
     "EchelonStock": "heuristics.echelon_stock",
     "FixedQuantileNewsvendor": "heuristics.newsvendor",
+    "GreedyCoverage": "heuristics.coverage",
+    "GreedyTour": "heuristics.coverage",
+    "GreedyMigration": "heuristics.cluster",
+    "FilterBestFit": "heuristics.cluster",
+    "SwapMigration": "heuristics.cluster",
+    "BeamMigration": "heuristics.cluster",
+    "MIPMigration": "heuristics.cluster_mip",
     "JustInTime": "heuristics.just_in_time",
     "QuantileNewsvendor": "heuristics.newsvendor",
+    "NearestNeighbour": "heuristics.routing.rules",
+    "Insertion": "heuristics.routing.rules",
+    "TwoOpt": "heuristics.routing.rules",
+    "Savings": "heuristics.routing.rules",
+    "GreedyPrize": "heuristics.routing.rules",
+    "GreedyValue": "heuristics.routing.rules",
+    "HeldKarp": "heuristics.routing.rules",
+    "KnapsackDP": "heuristics.routing.rules",
+    "RoutingSolver": "heuristics.routing.rules",
     "SsPolicy": "heuristics.ss_policy",
     "TransformedNewsvendor": "heuristics.newsvendor",
     "A2C": "base.on_policy",
@@ -26,6 +44,8 @@ _CLASSES = {
     "PPO": "base.on_policy",
     "QLearning": "tabular.q_learning",
     "UCB1": "bandit.ucb1",
+    "SubPO": "combinatorial.sub_po",
+    "MODPO": "combinatorial.modpo",
 }
 
 

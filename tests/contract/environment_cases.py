@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 
 from palaestra.envs.faces import unbatch
 from palaestra.envs.registry import ENTRIES
+from palaestra.envs.routing.instance import RoutingInstance
 from palaestra.wrappers.infos import unpack_infos
 
 ROWS = 3
@@ -31,6 +32,25 @@ DIAMOND.add_edge("hub", "b", lead=2)
 
 SALES = np.random.default_rng(0).poisson(4.0, (3, 2, 60)).astype(np.float64)
 CALENDAR = np.stack([np.arange(60) % 4, np.linspace(-1.0, 1.0, 60)], axis=1)
+
+STREETS = nx.DiGraph([("a", "b"), ("b", "c"), ("b", "d"), ("d", "a"), ("c", "c")])
+STREETS.nodes["c"]["weight"] = 2.5
+
+BLOCKS = RoutingInstance(
+    "blocks",
+    "tsp",
+    matrix=np.abs(np.subtract.outer(np.arange(5) ** 2, np.arange(5) ** 2)),
+    edge_weight_type="EXPLICIT",
+)
+PARCELS = RoutingInstance(
+    "parcels",
+    "cvrp",
+    coordinates=[[30.0, 40.0], [37.0, 52.0], [49.0, 49.0], [52.0, 64.0], [31.0, 62.0]],
+    demands=[0.0, 7.0, 30.0, 16.0, 9.0],
+    capacity=40.0,
+    edge_weight_type="EUC_2D",
+)
+PLACES = np.random.default_rng(1).random((4, 6, 2))
 
 # id -> name -> arguments. Short episodes, so that a few dozen steps see several of them.
 ARGUMENTS: dict[str, dict[str, dict]] = {
@@ -57,11 +77,96 @@ ARGUMENTS: dict[str, dict[str, dict]] = {
         },
         "graph": {"network": DIAMOND, "periods": 7, "observe": ("inventory", "past_demands")},
     },
+    "VMRescheduling-v0": {
+        "one_node": {"pms": 4, "numa": 1, "load": 0.6, "migrations": 3},
+        "conflicts_extended": {"pms": 3, "anti_affinity": 0.2, "extended": True, "migrations": 4},
+        "penalty": {"pms": 3, "penalty_mode": True, "migrations": 3},
+        "churn": {"pms": 3, "load": 0.7, "churn": 2.0, "inference_seconds": 1.0, "migrations": 4},
+    },
+    "SubmodularCoverage-v0": {
+        "sparse_slipping": {
+            "rows": 5,
+            "cols": 4,
+            "horizon": 6,
+            "weights": "sparse",
+            "slip": 0.3,
+            "observation": "history",
+        },
+        "two_rooms": {"layout": "two_rooms", "horizon": 9, "start": (3, 6), "reward": "additive"},
+        "gaussian_process": {"rows": 6, "cols": 7, "horizon": 5, "weights": "gaussian_process"},
+    },
+    "InformativePath-v0": {
+        "matern_walls": {
+            "layout": ["...#.", ".#...", "....."],
+            "horizon": 6,
+            "kernel": "matern",
+            "slip": 0.2,
+            "observation": "history",
+        },
+    },
+    "ExperimentDesign-v0": {
+        "own_sites": {"sites": [[0.0], [0.5], [2.0], [2.1]], "horizon": 3, "slip": 0.5},
+        "additive": {"rows": 3, "cols": 3, "horizon": 5, "start": 4, "reward": "additive"},
+    },
+    "ItemCollection-v0": {
+        "own_groups": {
+            "rows": 3,
+            "cols": 4,
+            "horizon": 6,
+            "groups": [[2, 5, 7], [7, 8]],
+            "quotas": (2, 3),
+            "observation": "history",
+        },
+        "slipping": {"rows": 4, "cols": 4, "items": (3, 4), "quotas": (2, 2), "slip": 0.3},
+    },
+    "GraphCoverage-v0": {
+        "directed": {"graph": STREETS, "start": "b", "horizon": 5, "slip": 0.2},
+        "history": {"nodes": 8, "radius": 2, "observation": "history", "instance": 3},
+    },
+    "ContinuousCoverage-v0": {
+        "windy": {
+            "rows": 4,
+            "cols": 6,
+            "horizon": 7,
+            "noise": 0.5,
+            "weights": "sparse",
+            "observation": "history",
+        },
+    },
+    "TSP-v0": {
+        "direct": {"nodes": 6, "mdp": "direct", "law": "clustered"},
+        "matrix": {"instance": BLOCKS},
+        "data_set": {"instances": {"coordinates": PLACES}, "mdp": "direct"},
+        "mixture": {"nodes": 7, "law": "gaussian_mixture"},
+    },
+    "ATSP-v0": {
+        "direct": {"nodes": 5, "mdp": "direct"},
+        "three_nodes": {"nodes": 3},
+        "symmetric_file": {"instance": BLOCKS},
+    },
+    "CVRP-v0": {
+        "direct": {"nodes": 7, "mdp": "direct", "capacity": 12},
+        "bq": {"nodes": 6, "capacity": 9},
+        "rounded": {"instance": PARCELS},
+        "rounded_direct": {"instance": PARCELS, "mdp": "direct"},
+    },
+    "Orienteering-v0": {
+        "direct": {"nodes": 8, "mdp": "direct", "prizes": "unif", "budget": 2.2},
+        "bq": {"nodes": 8, "budget": 2.5, "law": "clustered"},
+        "hardly_a_budget": {"nodes": 5, "budget": 0.3},
+        "data_set": {"instances": {"coordinates": PLACES, "budget": [1.0, 2.0, 0.1, 3.0]}},
+    },
+    "Knapsack-v0": {
+        "direct": {"items": 9, "mdp": "direct"},
+        "nothing_fits": {"items": 4, "capacity": 120},
+        "nothing_fits_direct": {"items": 4, "capacity": 120, "mdp": "direct"},
+    },
 }
 
 CASES = [
     pytest.param(entry, arguments, id=f"{entry.id}-{name}")
     for entry in ENTRIES
+    if "vector" in entry.faces
     for name, arguments in {"default": {}, **ARGUMENTS.get(entry.id, {})}.items()
 ]
 

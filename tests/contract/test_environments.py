@@ -49,6 +49,13 @@ SECTIONS = [
 
 every_case = pytest.mark.parametrize(("entry", "arguments"), CASES)
 every_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
+# Environments of arrays have a native vector; the others are ordinary Gymnasium environments.
+every_array_entry = pytest.mark.parametrize(
+    "entry", [entry for entry in ENTRIES if "vector" in entry.faces], ids=lambda entry: entry.id
+)
+every_ordinary_entry = pytest.mark.parametrize(
+    "entry", [entry for entry in ENTRIES if "vector" not in entry.faces], ids=lambda entry: entry.id
+)
 every_torch_case = pytest.mark.parametrize(
     ("entry", "arguments"), [case for case in CASES if "torch" in case.values[0].faces]
 )
@@ -68,7 +75,7 @@ def test_gymnasium_checker_has_nothing_to_say(entry, arguments):
         check_env(make_single(entry, arguments).unwrapped, skip_render_check=True)
 
 
-@every_entry
+@every_array_entry
 def test_gymnasium_checker_has_nothing_to_say_about_rendering(entry):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -82,7 +89,7 @@ def test_sb3_checker_has_nothing_to_say(entry):
         check_env_as_sb3(make_single(entry, {}, render_mode="rgb_array"))
 
 
-@every_entry
+@every_array_entry
 def test_id_is_found_through_the_package_name(entry):
     assert isinstance(gym.make(f"palaestra:{entry.id}").unwrapped, ArrayEnv)
     vector = gym.make_vec(f"palaestra:{entry.id}", num_envs=2)
@@ -98,7 +105,7 @@ def test_docstring_of_the_core_has_the_sections_of_a_specification(entry):
         assert body.strip(), f"section {section} is empty"
 
 
-@every_entry
+@every_array_entry
 def test_an_unknown_render_mode_is_refused(entry):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium warns before it asks the environment
@@ -107,7 +114,7 @@ def test_an_unknown_render_mode_is_refused(entry):
                 make(entry, {}, render_mode="hologram")
 
 
-@every_entry
+@every_array_entry
 def test_render_returns_pictures(entry):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -123,6 +130,55 @@ def test_render_returns_pictures(entry):
         assert frame.shape[2] == 3
         assert frame.std() > 0  # something is drawn
     np.testing.assert_array_equal(frames[1], env.render())
+
+
+# -- environments that are no arrays -------------------------------------------------------------
+
+
+@every_ordinary_entry
+def test_an_ordinary_environment_keeps_gymnasiums_rules(entry):
+    env = make_single(entry, {}, render_mode="rgb_array")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # What a physics engine measures has no bounds.
+        warnings.filterwarnings("ignore", ".*Box observation space m..imum value is -?infinity")
+        check_env(env.unwrapped)
+    assert isinstance(gym.make(f"palaestra:{entry.id}"), gym.Env)
+    assert gym.spec(entry.id).vector_entry_point is None
+    env.reset(seed=SEED)
+    frame = env.render()
+    assert frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3 and frame.std() > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Gymnasium warns before it asks the environment
+        with pytest.raises(ValueError, match="render_mode='hologram'.*rgb_array"):
+            make_single(entry, {}, render_mode="hologram")
+
+
+@every_ordinary_entry
+def test_an_ordinary_environment_repeats_itself_and_refuses_wrong_actions(entry):
+    env, untouched = make_single(entry, {}), make_single(entry, {})
+    env.reset(seed=SEED)
+    assert_same(untouched.reset(seed=SEED), env.reset(seed=SEED))
+    for bad, message in wrong_actions(env.action_space):
+        with pytest.raises(ValueError, match=message):
+            env.step(bad)
+    assert_same(run_on(env, 60, 5), run_on(untouched, 60, 5))
+    vector = SyncVectorEnv([partial(make_single, entry, {})] * 2)
+    vector.reset(seed=SEED)
+    assert_same(unbatch(vector.reset(seed=SEED)[0], 1), env.reset(seed=SEED + 1)[0])
+
+
+@every_ordinary_entry
+def test_an_ordinary_environment_refuses_a_step_beyond_the_end(entry):
+    env = make_single(entry, {})
+    env.action_space.seed(3)
+    env.reset(seed=SEED)
+    for _ in range(env.unwrapped.horizon):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated or truncated:
+            break
+    with pytest.raises(ValueError, match="ended"):
+        env.step(env.action_space.sample())
 
 
 # -- the faces agree -----------------------------------------------------------------------------

@@ -10,13 +10,19 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ARGUMENTS = {
+    "cover_a_map.py": ["--updates", "3", "--horizon", "10"],
+    "defragment_cluster.py": ["--steps", "500", "--moves", "4"],
     "hdpo_on_one_warehouse.py": ["--steps", "6400", "--stores", "3"],
     "own_demand_and_network.py": ["--steps", "6400"],
+    "route_my_cities.py": ["--steps", "20", "--instances", "64"],
     "sb3_on_native_environments.py": ["--steps", "3200", "--envs", "16"],
 }
 SAYS = {
+    "cover_a_map.py": "SubPO: ",
+    "defragment_cluster.py": "before and after: ",
     "hdpo_on_one_warehouse.py": "cost of one episode",
     "own_demand_and_network.py": "HDPO: ",
+    "route_my_cities.py": "length of the route: ",
     "sb3_on_native_environments.py": "return per episode",
 }
 
