@@ -8,14 +8,15 @@ from typer.testing import CliRunner
 from palaestra.envs.inventory.inventory_net import InventoryNet
 from palaestra.lab import bench, hdpo_speed
 from palaestra.lab.bench import Benchmark, Result
+from palaestra.lab.benchmarks import BENCHMARKS
 
 DEMAND = {"law": "poisson", "mean": 5.0}
-CHECKOUT_NAME = "PALAESTRA_OFFICIAL_HDPO"
 
 
 @pytest.fixture(autouse=True)
-def no_checkout(monkeypatch):
-    monkeypatch.delenv(CHECKOUT_NAME, raising=False)
+def no_peers(monkeypatch):
+    for name in ("PALAESTRA_OFFICIAL_HDPO", "PALAESTRA_RL4CO"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_sides_take_turns():
@@ -78,11 +79,11 @@ def test_a_page_keeps_the_sections_that_were_not_measured_again():
 
 def test_a_quick_run_measures_everything_and_writes_the_page(tmp_path):
     found = bench.main([], quick=True, out=tmp_path / "docs" / "benchmarks.md")
-    assert list(found) == ["inventory_vector", "ppo_sb3", "hdpo_throughput", "hdpo_cost"]
+    assert list(found) == [benchmark.name for benchmark in BENCHMARKS]
     values = {r.quantity: r.value for results in found.values() for r in results}
     unmeasured = [quantity for quantity, value in values.items() if value is None]
-    assert len(unmeasured) == len(hdpo_speed.CASES)
-    assert all("official code" in quantity for quantity in unmeasured)
+    assert len(unmeasured) == len(hdpo_speed.CASES) + 4
+    assert all("official code" in name or "RL4CO" in name for name in unmeasured)
     assert all(value > 0 for value in values.values() if value is not None)
     assert values["backlog: optimum in closed form"] == pytest.approx(6.279, abs=1e-3)
     written = (tmp_path / "docs" / "benchmarks.md").read_text()
