@@ -11,19 +11,50 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+FILE = """NAME : small
+TYPE : CVRP
+DIMENSION : 4
+EDGE_WEIGHT_TYPE : EUC_2D
+CAPACITY : 10
+NODE_COORD_SECTION
+1 0 0
+2 3 4
+3 6 8
+4 0 5
+DEMAND_SECTION
+1 0
+2 4
+3 5
+4 6
+DEPOT_SECTION
+1
+-1
+EOF
+"""
+
+
 def test_use_your_own_data_runs_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (ROOT / "docs" / "use_your_own_data.md").read_text(encoding="utf-8")
-    block = dict(re.findall(r"^```(csv|yaml|python)\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
-    (tmp_path / "sales.csv").write_text(block["csv"])
-    (tmp_path / "network.yaml").write_text(block["yaml"])
+    found = re.findall(r"^```(csv|yaml|json|python)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    files = {"csv": "sales.csv", "yaml": "network.yaml", "json": "cluster.json"}
+    for kind, name in files.items():
+        [text] = [text for one, text in found if one == kind]
+        (tmp_path / name).write_text(text)
+    (tmp_path / "X-n101-k25.vrp").write_text(FILE)
     monkeypatch.chdir(tmp_path)
+    inventory, *others = [text for kind, text in found if kind == "python"]
     names: dict = {}
-    exec(compile(block["python"], "use_your_own_data.md", "exec"), names)
+    exec(compile(inventory, "use_your_own_data.md", "exec"), names)
     assert names["reward"] < 0
     assert names["info"]["demand"].shape == (2,)
     assert names["info"]["orders"].shape == (3,)
+    for text in others:  # training is cut short
+        text = text.replace("nodes=20)).learn(2_000)", "nodes=20), instances=64).learn(20)")
+        exec(compile(text, "use_your_own_data.md", "exec"), names)
+    assert sorted(names["tour"].tour) == [0, 1, 2, 3]
+    assert isinstance(names["plan"], list)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
