@@ -92,8 +92,8 @@ def scan(path: str | Path) -> Lines:
     try:
         text = found.path.read_text(encoding="utf-8", errors="strict")
     except UnicodeDecodeError as error:
-        line = found.path.read_bytes()[: error.start].count(b"\n") + 1
-        found.fail(line, "this is not text")
+        before = found.path.read_bytes()[: error.start]
+        found.fail(before.count(b"\n") + 1, "this is not text")
     for number, raw in enumerate(text.splitlines(), start=1):
         found.end = number
         line = raw.strip()

@@ -253,3 +253,26 @@ def test_best_known_routes_have_their_cost_in_the_rounding_of_the_file():
         assert max(instance.demands[route].sum() for route in best.routes) <= instance.capacity
         visited = np.sort(np.concatenate(best.routes))
         np.testing.assert_array_equal(visited, np.arange(1, instance.nodes))
+
+
+# Tours of the published optimal length: one unit of wrong rounding on any edge would show.
+OPTIMAL = {
+    "att48": (
+        *(0, 8, 39, 14, 11, 10, 12, 24, 13, 22, 2, 21, 15, 40, 33, 28, 1, 25, 3, 34, 44, 9, 23),
+        *(41, 4, 47, 38, 31, 20, 46, 19, 32, 45, 35, 29, 42, 16, 26, 18, 36, 5, 27, 6, 17, 43),
+        *(30, 37, 7),
+    ),
+    "ulysses16": (0, 13, 12, 11, 6, 5, 14, 4, 10, 8, 9, 15, 2, 1, 3, 7),
+}
+
+
+@pytest.mark.real_data
+@NEEDS_DATA
+@pytest.mark.parametrize(("name", "kind"), [("att48", "ATT"), ("ulysses16", "GEO")])
+def test_optimal_tours_have_their_published_length(name, kind):
+    instance = read_tsplib(DATA / "tsplib" / f"{name}.tsp")
+    assert instance.edge_weight_type == kind
+    tour = np.array(OPTIMAL[name])
+    np.testing.assert_array_equal(np.sort(tour), np.arange(instance.nodes))
+    published = read_lengths(DATA / "tsplib" / "solutions.txt")[name]
+    assert instance.distances(tour, np.roll(tour, -1)).sum() == published

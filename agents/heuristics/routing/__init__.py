@@ -1,0 +1,1 @@
+"""Classical heuristics and reference solvers for routing and packing."""
