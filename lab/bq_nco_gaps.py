@@ -86,6 +86,12 @@ RECIPES = {
 }
 
 
+def make(recipe: Recipe, size: int) -> Any:
+    """The environment with instances of a size."""
+    arguments: dict[str, Any] = {recipe.size: size}
+    return gym.make(recipe.environment, **arguments)
+
+
 def train(recipe: Recipe, quick: bool, say: Say) -> tuple[Any, dict[str, float]]:
     """The agent, and the seconds of processor time for its demonstrations and its training."""
     from stable_baselines3.common.utils import LinearSchedule
@@ -94,7 +100,7 @@ def train(recipe: Recipe, quick: bool, say: Say) -> tuple[Any, dict[str, float]]
     from ..agents.heuristics.routing.demonstrations import demonstrations
 
     solved, steps = (32, 20) if quick else (recipe.solved, recipe.steps)
-    env: Any = gym.make(recipe.environment, **{recipe.size: 8 if quick else recipe.learned})
+    env: Any = make(recipe, 8 if quick else recipe.learned)
     say(f"{solved:,} {recipe.problem} solutions to learn from")
     begun = time.process_time()
     given = demonstrations(recipe.problem, env.unwrapped.core.tapes(solved, TRAIN))
@@ -137,8 +143,7 @@ def generated(recipe: Recipe, sides: Mapping[str, Solve], quick: bool, say: Say)
     results = []
     for size, target in recipe.tests.items():
         size, count = (8, 4) if quick else (size, recipe.instances)
-        core: Any = gym.make(recipe.environment, **{recipe.size: size}).unwrapped
-        tests = core.core.tapes(count, TEST)
+        tests = make(recipe, size).unwrapped.core.tapes(count, TEST)
         say(f"references of {count:,} instances of size {size}")
         effort = None if recipe.problem == "knapsack" else recipe.iterations * size
         references = demonstrations(recipe.problem, tests, iterations=effort)["objective"]
