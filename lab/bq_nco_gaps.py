@@ -187,12 +187,17 @@ def files(sides: Mapping[str, Solve], folder: Path, say: Say) -> list[Result]:
     ]
 
 
+def keep(agent: Any, problem: str) -> None:
+    """Save an agent where the environment variable says, if it does."""
+    if KEEP in os.environ:
+        agent.save(Path(os.environ[KEEP]) / f"bq_nco_{problem}")
+
+
 def bq_nco(problem: str, quick: bool, say: Say) -> list[Result]:
     """BQNCO on one problem."""
     recipe = RECIPES[problem]
     agent, seconds = train(recipe, quick, say)
-    if KEEP in os.environ and not quick:
-        agent.save(Path(os.environ[KEEP]) / f"bq_nco_{problem}")
+    keep(agent, problem)
     results = [
         Result(f"processor time of the {part}, minutes", spent / 60, "{:.1f}", target, at_most=True)
         for part, spent, target in (

@@ -15,8 +15,8 @@ DEMAND = {"law": "poisson", "mean": 5.0}
 
 @pytest.fixture(autouse=True)
 def no_peers(monkeypatch):
-    for name in ("PALAESTRA_OFFICIAL_HDPO", "PALAESTRA_RL4CO"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("OFFICIAL_HDPO", "RL4CO", "TSPLIB", "KEEP"):
+        monkeypatch.delenv(f"PALAESTRA_{name}", raising=False)
 
 
 def test_sides_take_turns():
