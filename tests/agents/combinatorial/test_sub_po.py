@@ -1,4 +1,4 @@
-"""SubPO and MODPO: the card's worked example, the claim's arms, edge cases."""
+"""SubPO and MODPO: the worked example, the claim's arms, edge cases."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def walk():
 # -- the worked example ---------------------------------------------------------------------------
 
 
-def test_gains_and_what_is_to_go():
+def test_worked_example_gains_and_what_is_to_go():
     _, values, singles = walk()
     assert values[:, 0].tolist() == [4.0, 6.0, 8.0, 8.0, 9.0]
     assert marginal_gains(values)[:, 0].tolist() == [2.0, 2.0, 0.0, 1.0]
@@ -53,7 +53,7 @@ def test_gains_and_what_is_to_go():
     assert returns_to_go(singles[1:])[:, 0].tolist() == [16.0, 12.0, 8.0, 4.0]
 
 
-def test_gradient_of_the_example():
+def test_worked_example_gradient():
     observations, values, _ = walk()
     policy = SubPO("TabularPolicy", coverage(), seed=0).policy
     log_probs, _ = policy.evaluate(observations, torch.as_tensor(WALK.T))

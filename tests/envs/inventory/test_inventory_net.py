@@ -1,4 +1,4 @@
-"""`InventoryNet-v0`: the card's worked example and settings, actions, sub-gradients and size."""
+"""`InventoryNet-v0`: the worked example and the paper's settings, actions, sub-gradients and size."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_worked_example_base_stock_through_the_environment():
     assert observation.tolist() == [5, 2, 0, 0]  # -1 left, 6 arrive; 2 arrive next period
 
 
-# -- the settings of the card --------------------------------------------------------------------
+# -- the paper's settings ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("setting", [name for name in SETTINGS if name != "favorita"])

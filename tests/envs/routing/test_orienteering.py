@@ -4,7 +4,7 @@ import pytest
 
 from palaestra.envs.routing.orienteering import Orienteering
 
-# The nodes of the card's example, in units of 1.5.
+# The nodes of the worked example, in units of 1.5.
 FIVE = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0.5, 1.5)]) / 1.5
 PRIZES = np.array([0, 10, 20, 30, 40.0])
 
