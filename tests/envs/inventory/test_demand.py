@@ -71,7 +71,7 @@ def test_clipping_is_the_maximum_with_zero_of_the_same_draws():
     assert np.array_equal(clipped, np.maximum(free, 0.0))
 
 
-def test_normal_quantile_is_the_base_stock_of_the_card():
+def test_normal_quantile_is_the_base_stock_of_the_paper():
     assert Normal(5.0, 1.6).quantile(0.9, 5)[0] == pytest.approx(29.585018, abs=1e-6)
 
 

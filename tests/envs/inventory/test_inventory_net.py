@@ -1,4 +1,4 @@
-"""`InventoryNet-v0`: the worked example and the paper's settings, actions, sub-gradients and size."""
+"""`InventoryNet-v0`: worked example, the paper's settings, actions, sub-gradients and size."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_worked_example_base_stock_through_the_environment():
 
 
 @pytest.mark.parametrize("setting", [name for name in SETTINGS if name != "favorita"])
-def test_a_setting_has_the_horizons_and_initial_stock_of_the_card(setting):
+def test_a_setting_has_the_horizons_and_initial_stock_of_the_paper(setting):
     core = InventoryNet(setting)
     assert (core.periods, core.ignore, core.objective) == (50, 30, "cost")
     preset = SETTINGS[setting]

@@ -91,7 +91,7 @@ def arcs_of(network):
 
 
 class Reference:
-    """The card's period, location by location and arc by arc; reads nothing but the graph."""
+    """The paper's period, location by location and arc by arc; reads nothing but the graph."""
 
     def __init__(self, graph, lost_sales, objective):
         self.graph, self.lost_sales, self.objective = graph, lost_sales, objective

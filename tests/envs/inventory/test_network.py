@@ -54,7 +54,7 @@ def test_one_store_buys_outside():
     assert topologies.one_store(lead=20).slots.tolist() == [20]
 
 
-def test_serial_system_of_the_card():
+def test_serial_system_of_the_paper():
     network = topologies.serial()
     assert network.names == ("echelon 1", "echelon 2", "warehouse 1", "store 1")
     assert network.holding.tolist() == [0.1, 0.2, 0.5, 1.0]
@@ -71,7 +71,7 @@ def test_transshipment_point_holds_no_stock():
     assert network.unit_cost.tolist() == [0.0] * 4
 
 
-def test_one_warehouse_draws_costs_and_leads_in_the_ranges_of_the_card():
+def test_one_warehouse_draws_costs_and_leads_in_the_ranges_of_the_paper():
     network = topologies.one_warehouse(50, rng=rng())
     assert network.arcs == 51
     assert network.holding[0] == 0.3
@@ -175,7 +175,7 @@ def test_every_setting_builds_its_network(name):
     assert 0 <= preset.ignore < preset.periods
 
 
-def test_settings_of_the_card():
+def test_settings_of_the_paper():
     assert len(SETTINGS) == 7
     plain = [preset for name, preset in SETTINGS.items() if name != "favorita"]
     assert {(preset.periods, preset.ignore) for preset in plain} == {(50, 30)}
