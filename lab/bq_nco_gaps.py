@@ -71,16 +71,16 @@ RECIPES = {
         rules=("NearestNeighbour", "Savings"),
     ),
     "atsp": Recipe(
-        *("ATSP-v0", "nodes", 30, 5_000, 16_000, {30: None, 50: None}, 200),
+        *("ATSP-v0", "nodes", 30, 3_000, 8_000, {30: None, 50: None}, 200),
         rules=("NearestNeighbour", "Insertion"),
         network={"dim": 48, "layers": 4, "heads": 4, "feedforward": 96},
     ),
     "orienteering": Recipe(
-        *("Orienteering-v0", "nodes", 51, 4_000, 16_000, {51: None, 101: None}, 200),
+        *("Orienteering-v0", "nodes", 51, 2_500, 8_000, {51: None, 101: None}, 200),
         rules=("GreedyPrize",),
     ),
     "knapsack": Recipe(
-        *("Knapsack-v0", "items", 100, 5_000, 8_000, {100: None, 200: None}, 200),
+        *("Knapsack-v0", "items", 100, 3_000, 4_000, {100: None, 200: None}, 200),
         rules=("GreedyValue",),
     ),
 }
