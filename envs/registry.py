@@ -94,6 +94,14 @@ ENTRIES = (
         "coverage",
         ("single",),
     ),
+    EnvEntry("Arithmetic-v0", "palaestra.envs.text.arithmetic:Arithmetic", "text", ("single",)),
+    EnvEntry("Countdown-v0", "palaestra.envs.text.countdown:Countdown", "text", ("single",)),
+    EnvEntry("GSM8K-v0", "palaestra.envs.text.gsm8k:GSM8K", "text", ("single",)),
+    EnvEntry(
+        "ReasoningGym-v0", "palaestra.envs.text.reasoning_gym:ReasoningGym", "text", ("single",)
+    ),
+    EnvEntry("DigitSum-v0", "palaestra.envs.text.digit_sum:DigitSum", "text", ("single",)),
+    EnvEntry("RubricText-v0", "palaestra.envs.text.rubric_text:RubricText", "text", ("single",)),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import gymnasium as gym
 import networkx as nx
@@ -163,6 +164,14 @@ ARGUMENTS: dict[str, dict[str, dict]] = {
     },
 }
 
+# How environments that are no arrays are rendered, where it is not as pictures.
+ORDINARY_MODE = {"text": "ansi"}
+
+# Arguments without which an environment cannot be made: the files of a user.
+NEEDED: dict[str, dict] = {
+    "GSM8K-v0": {"train": Path(__file__).parent / "word_problems.jsonl"},
+}
+
 CASES = [
     pytest.param(entry, arguments, id=f"{entry.id}-{name}")
     for entry in ENTRIES
@@ -173,6 +182,19 @@ CASES = [
 
 def make_single(entry, arguments, **options):
     return gym.make(entry.id, **arguments, **options)
+
+
+def make_ordinary(entry, rendered=False, **options):
+    """An environment with no more arguments than it needs, rendered as its kind is."""
+    if entry.id == "ReasoningGym-v0":
+        pytest.importorskip("reasoning_gym")
+    if rendered:
+        options["render_mode"] = ORDINARY_MODE.get(entry.domain, "rgb_array")
+    return gym.make(entry.id, **NEEDED.get(entry.id, {}), **options)
+
+
+def is_text(env):
+    return isinstance(env.action_space, gym.spaces.Text)
 
 
 def make_vector(entry, arguments, mode=AutoresetMode.NEXT_STEP, rows=ROWS, **options):

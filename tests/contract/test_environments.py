@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from environment_cases import (
     CASES,
+    NEEDED,
     ROWS,
     SEED,
     Singles,
@@ -27,6 +28,8 @@ from environment_cases import (
     assert_same,
     core_of,
     draw_actions,
+    is_text,
+    make_ordinary,
     make_single,
     make_vector,
     masks_of,
@@ -41,6 +44,7 @@ from palaestra.envs.base import take, to_torch
 from palaestra.envs.faces import ArrayEnv, ArrayVectorEnv, unbatch
 from palaestra.envs.registry import ENTRIES
 from palaestra.wrappers.infos import unpack_infos
+from palaestra.wrappers.token_mdp import TokenMDP
 
 SECTIONS = [
     *("Description", "Observation", "Action", "Dynamics", "Reward", "Episode end", "Arguments"),
@@ -86,7 +90,9 @@ def test_gymnasium_checker_has_nothing_to_say_about_rendering(entry):
 def test_sb3_checker_has_nothing_to_say(entry):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env_as_sb3(make_single(entry, {}, render_mode="rgb_array"))
+        env = make_ordinary(entry, rendered=True)
+        # SB3 has no texts: it reads and writes them token by token.
+        check_env_as_sb3(TokenMDP(env) if is_text(env) else env)
 
 
 @every_array_entry
@@ -137,40 +143,48 @@ def test_render_returns_pictures(entry):
 
 @every_ordinary_entry
 def test_an_ordinary_environment_keeps_gymnasiums_rules(entry):
-    env = make_single(entry, {}, render_mode="rgb_array")
+    env = make_ordinary(entry, rendered=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # What a physics engine measures has no bounds.
         warnings.filterwarnings("ignore", ".*Box observation space m..imum value is -?infinity")
         check_env(env.unwrapped)
-    assert isinstance(gym.make(f"palaestra:{entry.id}"), gym.Env)
+    needed = NEEDED.get(entry.id, {})
+    assert isinstance(gym.make(f"palaestra:{entry.id}", **needed), gym.Env)
     assert gym.spec(entry.id).vector_entry_point is None
-    env.reset(seed=SEED)
+    observation, _ = env.reset(seed=SEED)
     frame = env.render()
-    assert frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3 and frame.std() > 0
+    if is_text(env):
+        assert observation in frame
+    else:
+        assert frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3
+        assert frame.std() > 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium warns before it asks the environment
-        with pytest.raises(ValueError, match="render_mode='hologram'.*rgb_array"):
-            make_single(entry, {}, render_mode="hologram")
+        with pytest.raises(ValueError, match="render_mode='hologram'.*(rgb_array|ansi)"):
+            make_ordinary(entry, render_mode="hologram")
 
 
 @every_ordinary_entry
 def test_an_ordinary_environment_repeats_itself_and_refuses_wrong_actions(entry):
-    env, untouched = make_single(entry, {}), make_single(entry, {})
+    env, untouched = make_ordinary(entry), make_ordinary(entry)
     env.reset(seed=SEED)
     assert_same(untouched.reset(seed=SEED), env.reset(seed=SEED))
     for bad, message in wrong_actions(env.action_space):
         with pytest.raises(ValueError, match=message):
             env.step(bad)
     assert_same(run_on(env, 60, 5), run_on(untouched, 60, 5))
-    vector = SyncVectorEnv([partial(make_single, entry, {})] * 2)
+    for other in (pickle.loads(pickle.dumps(env)), copy.deepcopy(env)) if is_text(env) else ():
+        assert_same(run_on(other, 20, 6), run_on(copy.deepcopy(env), 20, 6))
+    vector = SyncVectorEnv([partial(make_ordinary, entry)] * 2)
     vector.reset(seed=SEED)
     assert_same(unbatch(vector.reset(seed=SEED)[0], 1), env.reset(seed=SEED + 1)[0])
+    assert_same(*(run_on(vector, 6, 7) for _ in range(2) if vector.reset(seed=SEED)))
 
 
 @every_ordinary_entry
 def test_an_ordinary_environment_refuses_a_step_beyond_the_end(entry):
-    env = make_single(entry, {})
+    env = make_ordinary(entry)
     env.action_space.seed(3)
     env.reset(seed=SEED)
     for _ in range(env.unwrapped.horizon):
@@ -306,6 +320,10 @@ def test_torch_face_equals_numpy(entry, arguments):
 
 def wrong_actions(space):
     """(action, pattern that the message has to contain)."""
+    if isinstance(space, gym.spaces.Text):
+        for bad in (3, None, b"3", ["3"]):
+            yield bad, f"an action is a string, got {type(bad).__name__}"
+        return
     good = np.asarray(space.sample())
     yield np.stack([good, good]), re.escape(f"shape {(2, *good.shape)}")
     if isinstance(space, gym.spaces.Box):
