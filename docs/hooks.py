@@ -49,16 +49,20 @@ def environment_pages() -> dict[str, str]:
         )
         native = "vector" in entry.faces
         mode = "vector_entry_point" if native else "async"
+        made = f'"{entry.id}", {entry.needs}' if entry.needs else f'"{entry.id}"'
+        needs = f"    {entry.needs},\n" if entry.needs else ""
         pages[f"environments/{entry.id}.md"] = f"""# {entry.id}
 
 ```python
 import gymnasium as gym
 import palaestra
 
-env = gym.make("{entry.id}")
+env = gym.make({made})
 envs = gym.make_vec(
-    "{entry.id}", num_envs={64 if native else 8}, vectorization_mode="{mode}"
-)
+    "{entry.id}",
+    num_envs={64 if native else 8},
+    vectorization_mode="{mode}",
+{needs})
 ```
 
 Faces: {_faces(entry)}. {"Core" if native else "Class"}: `{entry.import_path}`.

@@ -18,12 +18,14 @@ class EnvEntry:
             class.
         domain: folder below `envs/`.
         faces: what the environment offers: single, vector, torch, pettingzoo.
+        needs: arguments without which it cannot be made, as `make` takes them; "": none.
     """
 
     id: str
     core: str
     domain: str
     faces: tuple[str, ...] = ("single", "vector", "torch")
+    needs: str = ""
 
     @property
     def import_path(self) -> str:
@@ -96,7 +98,10 @@ ENTRIES = (
     ),
     EnvEntry("Arithmetic-v0", "palaestra.envs.text.arithmetic:Arithmetic", "text", ("single",)),
     EnvEntry("Countdown-v0", "palaestra.envs.text.countdown:Countdown", "text", ("single",)),
-    EnvEntry("GSM8K-v0", "palaestra.envs.text.gsm8k:GSM8K", "text", ("single",)),
+    EnvEntry(
+        *("GSM8K-v0", "palaestra.envs.text.gsm8k:GSM8K", "text", ("single",)),
+        needs='train="problems.jsonl"',
+    ),
     EnvEntry(
         "ReasoningGym-v0", "palaestra.envs.text.reasoning_gym:ReasoningGym", "text", ("single",)
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import io
 from collections import Counter
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from ..envs.registry import ENTRIES
 from . import catalog, page, plots
 from .demo_data import KINDS, DemoData, Episode, best_policy, ranked
 from .page import Drawn
@@ -214,11 +216,29 @@ def _floats(curve: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _environment(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry with a picture after a few random steps, or the reason why there is none."""
+    """The entry with a picture after a few random steps or the text of a task, or the reason why
+    there is none."""
+    shown = {**entry, "picture": None, "text": "", "reason": ""}
+    if needs := {each.id: each.needs for each in ENTRIES}[entry["id"]]:
+        return {**shown, "reason": f"it needs {needs}"}
+    module, name = entry["class"].rsplit(".", 1)
     try:
-        return {**entry, "picture": _png(_frame(entry["id"])), "reason": ""}
+        modes = getattr(importlib.import_module(module), name).metadata["render_modes"]
+        if "rgb_array" in modes:
+            return {**shown, "picture": _png(_frame(entry["id"]))}
+        return {**shown, "text": _text(entry["id"])}
     except ImportError as error:  # an extra that is not installed
-        return {**entry, "picture": None, "reason": str(error)}
+        return {**shown, "reason": str(error)}
+
+
+def _text(env_id: str) -> str:
+    """What a text environment shows of its first task."""
+    env = gym.make(env_id, render_mode="ansi")
+    try:
+        env.reset(seed=0)
+        return str(env.render()).strip()
+    finally:
+        env.close()
 
 
 def _frame(env_id: str) -> NDArray[np.uint8]:
@@ -226,12 +246,9 @@ def _frame(env_id: str) -> NDArray[np.uint8]:
     try:
         env.reset(seed=0)
         env.action_space.seed(0)
-        masked = env.has_wrapper_attr("action_masks") and isinstance(
-            env.action_space, gym.spaces.Discrete
-        )
         for _ in range(RENDER_STEPS):
-            mask = np.asarray(env.get_wrapper_attr("action_masks")(), np.int8) if masked else None
-            _, _, terminated, truncated, _ = env.step(env.action_space.sample(mask))
+            # Where actions are masked, the space samples what is feasible.
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
             if terminated or truncated:
                 break
         return np.asarray(env.render(), dtype=np.uint8)

@@ -84,7 +84,8 @@ def test_a_quick_run_measures_everything_and_writes_the_page(tmp_path):
     unmeasured = [quantity for quantity, value in values.items() if value is None]
     assert len(unmeasured) == len(hdpo_speed.CASES) + 4
     assert all("official code" in name or "RL4CO" in name for name in unmeasured)
-    assert all(value > 0 for value in values.values() if value is not None)
+    for name, value in values.items():  # small instances may be solved better than the references
+        assert value is None or value > 0 or ("gap" in name and value > -5), name
     assert values["backlog: optimum in closed form"] == pytest.approx(6.279, abs=1e-3)
     written = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert "quick trial" in written
