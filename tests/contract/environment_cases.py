@@ -155,7 +155,7 @@ ARGUMENTS: dict[str, dict[str, dict]] = {
         "direct": {"nodes": 8, "mdp": "direct", "prizes": "unif", "budget": 2.2},
         "bq": {"nodes": 8, "budget": 2.5, "law": "clustered"},
         "hardly_a_budget": {"nodes": 5, "budget": 0.3},
-        "data_set": {"instances": {"coordinates": PLACES, "budget": [1.0, 2.0, 0.1, 3.0]}},
+        "data_set": {"instances": {"coordinates": PLACES, "budget": [2.9, 4.0, 3.2, 6.0]}},
     },
     "Knapsack-v0": {
         "direct": {"items": 9, "mdp": "direct"},
