@@ -23,7 +23,7 @@ from ...envs.cluster.rules import FRAGMENT, SPLIT
 from ...envs.cluster.vm_rescheduling import VMRescheduling
 from ..base.algorithm import Algorithm
 from ..base.declare import Example
-from ..base.snapshot import bottom, native_faces
+from .attached import attached_faces, check_shown, joined
 from .cluster_plans import (
     Plan,
     applied,
@@ -130,8 +130,11 @@ class MigrationRule(Algorithm):
             ValueError: it is none, or was not reset.
         """
         face: Any = env.unwrapped
-        core, state = self._checked([face])
-        return self.find(state, left_over(core, state, 0), core.choices)
+        if not isinstance(getattr(face, "core", None), VMRescheduling):
+            raise ValueError(f"{type(self).__name__} plans for VMRescheduling, got {face}")
+        if not hasattr(face, "state"):
+            raise ValueError("there is no cluster yet: reset the environment")
+        return self.find(face.state, left_over(face.core, face.state, 0), face.core.choices)
 
     # -- acting ------------------------------------------------------------------------------------
 
@@ -160,20 +163,6 @@ class MigrationRule(Algorithm):
             plan = self.find(take(cluster, [row]), 1, choices)
             found.append(first_move(plan, cluster["owner"][row], choices))
         return np.stack(found)
-
-    def _checked(self, faces: list[Any]) -> tuple[VMRescheduling, Arrays]:
-        """Core and joined state of environments."""
-        for face in faces:
-            if not isinstance(getattr(face, "core", None), VMRescheduling):
-                raise ValueError(f"{type(self).__name__} plans for VMRescheduling, got {face}")
-            if not hasattr(face, "state"):
-                raise ValueError("there is no cluster yet: reset the environment")
-        states = [face.state for face in faces]
-        joined = {
-            name: np.concatenate([np.asarray(state[name]) for state in states])
-            for name in states[0]
-        }
-        return faces[0].core, joined
 
     # -- learning ----------------------------------------------------------------------------------
 
@@ -266,22 +255,17 @@ class MigrationPlanner(MigrationRule):
 
     def _attached(self) -> tuple[VMRescheduling, Arrays]:
         """Core and state of the attached environments."""
-        faces = native_faces(bottom(self.env)) if self.env is not None else []
-        if not faces:
-            raise ValueError(
-                f"{type(self).__name__} plans for the attached environment: attach a "
-                "VMRescheduling environment with set_env and reset it"
-            )
-        return self._checked(faces)
+        faces = attached_faces(
+            self.env,
+            VMRescheduling,
+            f"{type(self).__name__} plans for",
+            "a VMRescheduling environment",
+        )
+        return faces[0].core, joined(faces, "state")
 
     def _moves(self, observations: Arrays) -> NDArray[np.int64]:
         core, state = self._attached()
-        shown = core.observation(state)
-        if any(not np.array_equal(observations[name], shown[name]) for name in shown):
-            raise ValueError(
-                f"the observation is not that of the {len(state['t'])} attached environments at "
-                "their current state: attach the one that it comes from with set_env"
-            )
+        check_shown(core, state, observations)
         found = []
         for row in range(len(state["t"])):
             plan = self._remembered(take(state, [row]), left_over(core, state, row), core.choices)

@@ -27,8 +27,8 @@ from ...envs.base import Arrays, take
 from ...envs.coverage.base import CoverageCore
 from ...envs.coverage.set_functions import SetFunction
 from ..base.declare import Example
-from ..base.snapshot import bottom, native_faces
 from ..base.stepping import Mask, SteppingAlgorithm, Transitions
+from .attached import attached_faces, check_shown, joined
 
 DIGITS = 10  # gains that agree to so many decimals, as parts of the largest F({e}), are equal
 
@@ -287,30 +287,15 @@ class CoverageHeuristic(SteppingAlgorithm):
 
     def _look(self, observations: NDArray[Any]) -> tuple[CoverageCore, Arrays, Arrays]:
         """Core, state and tape of the attached environments, one row each."""
-        faces = native_faces(bottom(self.env)) if self.env is not None else []
-        if not faces or any(
-            face is None or not isinstance(face.core, CoverageCore) or not hasattr(face, "state")
-            for face in faces
-        ):
-            raise ValueError(
-                f"{type(self).__name__} reads the visited set from the attached environment: "
-                "attach a coverage environment of arrays with set_env and reset it"
-            )
-        core: CoverageCore = faces[0].core
-        state, tape = (
-            {
-                name: np.concatenate([np.asarray(getattr(face, part)[name]) for face in faces])
-                for name in getattr(faces[0], part)
-            }
-            for part in ("state", "tape")
+        faces = attached_faces(
+            self.env,
+            CoverageCore,
+            f"{type(self).__name__} reads the visited set from",
+            "a coverage environment of arrays",
         )
-        if not np.array_equal(observations, core.observation(state)):
-            raise ValueError(
-                f"the observation, of shape {observations.shape}, is not that of the "
-                f"{len(state['t'])} attached environments at their current state: attach the one "
-                "that it comes from with set_env"
-            )
-        return core, state, tape
+        core, state = faces[0].core, joined(faces, "state")
+        check_shown(core, state, observations)
+        return core, state, joined(faces, "tape")
 
 
 class GreedyCoverage(CoverageHeuristic):

@@ -19,14 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.vec_env import VecEnvWrapper
 
 from ...envs.base import ArrayCore, Arrays, to_torch
 from ...envs.inventory.inventory_net import InventoryNet
 from ...envs.inventory.network import SupplyNetwork
 from ..base.declare import Example
 from ..base.inventory import InventoryPolicy
-from ..base.snapshot import native_faces
+from .attached import attached_faces, check_shown, joined
 from .order_up_to import FixedHeuristic
 
 
@@ -181,23 +180,19 @@ class JustInTime(FixedHeuristic):
             ValueError: no environment is attached, it has not been reset, or it is not in the state
                 that `observation` shows.
         """
-        faces = self._faces()
-        core = faces[0].core
-        states = [{name: np.asarray(value) for name, value in face.state.items()} for face in faces]
-        now = {name: np.concatenate([found[name] for found in states]) for name in states[0]}
-        shown = np.asarray(core.observation(now))
+        faces = attached_faces(
+            self.env,
+            InventoryNet,
+            "just-in-time orders are read from the recorded demand of",
+            "an InventoryNet-v0",
+        )
+        core, now = faces[0].core, joined(faces, "state")
         given = np.asarray(observation)
         single = given.ndim == len(self.observation_space.shape or ())
-        if not np.array_equal(given[None] if single else given, shown):
-            raise ValueError(
-                f"the observation, of shape {given.shape}, is not that of the {len(shown)} "
-                f"attached environments at their current state: attach "
-                "the one that it comes from with set_env"
-            )
+        check_shown(core, now, given[None] if single else given)
         tapes = [face.tape for face in faces]
         if self._read is None or any(a is not b for a, b in zip(self._read[0], tapes, strict=True)):
-            joined = {name: np.concatenate([tape[name] for tape in tapes]) for name in tapes[0]}
-            self._read = tapes, to_torch(joined, self.device)
+            self._read = tapes, to_torch(joined(faces, "tape"), self.device)
         with torch.no_grad():
             now_on_device = {"t": torch.as_tensor(now["t"], device=self.device)}
             orders = self.policy.hindsight(core, now_on_device, self._read[1])
@@ -206,15 +201,3 @@ class JustInTime(FixedHeuristic):
         assert isinstance(space, gym.spaces.Box)
         action = np.clip(action, space.low, space.high)  # rounding to float32
         return action[0] if single else action, state
-
-    def _faces(self) -> list[Any]:
-        env = self.env
-        while isinstance(env, VecEnvWrapper):
-            env = env.venv
-        faces = native_faces(env) if env is not None else []
-        if not faces or any(face is None or not hasattr(face, "state") for face in faces):
-            raise ValueError(
-                "just-in-time orders are read from the recorded demand of the attached "
-                "environment: attach an InventoryNet-v0 with set_env and reset it"
-            )
-        return faces

@@ -235,9 +235,13 @@ class TextEnv(gym.Env[str, str]):
         records = []
         for index in self._outside_the_pool(n, rng):
             task = self.task(index, "train")
-            reply = self.solution(task)
+            reply = self.demonstrated(task, rng)
             records.append(Demonstration(index, task.prompt, reply, task.level, True))
         return records
+
+    def demonstrated(self, task: Any, rng: np.random.Generator) -> str:
+        """The right reply that a demonstration of a task shows: by default the `solution`."""
+        return self.solution(task)
 
     def render(self) -> str | None:
         """Prompt, reply and verdict as text; None without a render mode."""

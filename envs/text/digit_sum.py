@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .arithmetic import ALPHABET
-from .base import Demonstration, Task, TextEnv, check_integer
+from .base import Task, TextEnv, check_integer
 
 
 class DigitSum(TextEnv):
@@ -98,19 +98,9 @@ class DigitSum(TextEnv):
         """The smallest right reply: zeros, then the residue."""
         return str(self.find(task).index % self.modulus).rjust(self.length, "0") + "$"
 
-    def demonstrations(self, n: int, seed: int) -> list[Demonstration]:
-        """Right replies, drawn uniformly from all of them, to training tasks outside the pool.
-
-        Args:
-            n: how many.
-            seed: seed of the draw.
-        """
-        rng = np.random.default_rng(seed)
-        records = []
-        for index in self._outside_the_pool(n, rng):
-            task = self.task(index, "train")
-            reply = ""
-            while not self.grade(task, reply)["correct"]:
-                reply = "".join(map(str, rng.integers(0, 10, size=self.length))) + "$"
-            records.append(Demonstration(index, task.prompt, reply, 0, True))
-        return records
+    def demonstrated(self, task: Any, rng: np.random.Generator) -> str:
+        """A right reply, drawn uniformly from all of them."""
+        reply = ""
+        while not self.grade(task, reply)["correct"]:
+            reply = "".join(map(str, rng.integers(0, 10, size=self.length))) + "$"
+        return reply

@@ -32,31 +32,6 @@ def path_length(distances: Distances, path: ArrayLike) -> float:
     return float(np.sum(distances[nodes[:-1], nodes[1:]]))
 
 
-def nearest_neighbours(
-    matrix: NDArray[Any], origin: Nodes, remaining: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """Go to the nearest remaining node again and again, in many instances at once.
-
-    Args:
-        matrix: distances, [b, n, n].
-        origin: where each instance starts, int [b].
-        remaining: nodes to visit, bool [b, n].
-
-    Returns:
-        int64 [b, n]: the remaining nodes in the order of visit (ties: the lowest), then -1.
-    """
-    rows = np.arange(len(matrix))
-    left, current = remaining.copy(), np.asarray(origin)
-    order = np.full(remaining.shape, -1, dtype=np.int64)
-    for step in range(int(left.sum(axis=1).max(initial=0))):
-        nearest = np.where(left, matrix[rows, current], np.inf).argmin(axis=1)
-        going = left.any(axis=1)
-        order[going, step] = nearest[going]
-        left[rows, nearest] = False
-        current = np.where(going, nearest, current)
-    return order
-
-
 def nearest_neighbour(
     distances: Distances, origin: int, destination: int, remaining: ArrayLike
 ) -> Nodes:

@@ -14,6 +14,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from ....envs.routing.base import RoutingCore
+from ....envs.routing.instance import KINDS as FROM_FILES
 from ....envs.routing.instance import RoutingInstance, Solution
 from ....envs.routing.sources import load_instance
 from ...base.routing.problems import PROBLEMS
@@ -23,7 +24,6 @@ from .construct import Nodes
 from .part import Part, part_of_arrays, part_of_instance, parts_of_observation
 
 KINDS = tuple(PROBLEMS)
-FROM_FILES = ("tsp", "atsp", "cvrp")
 
 
 class RulePolicy(BasePolicy):

@@ -10,7 +10,6 @@ from palaestra.agents.heuristics.routing.construct import (
     greedy_prizes,
     insertion,
     nearest_neighbour,
-    nearest_neighbours,
     path_length,
     savings,
 )
@@ -39,18 +38,16 @@ def test_nearest_neighbour_on_the_house():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 9), st.integers(0, 10**6))
-def test_nearest_neighbour_of_a_batch_is_that_of_its_instances(nodes, seed):
+def test_nearest_neighbour_goes_to_the_nearest_of_what_is_left(nodes, seed):
     rng = np.random.default_rng(seed)
-    matrix = rng.random((3, nodes, nodes))
-    remaining = rng.random((3, nodes)) < 0.7
-    origin = rng.integers(nodes, size=3)
-    remaining[np.arange(3), origin] = False
-    order = nearest_neighbours(matrix, origin, remaining)
-    for row in range(3):
-        rest = np.flatnonzero(remaining[row])
-        path = nearest_neighbour(matrix[row], int(origin[row]), int(origin[row]), rest)
-        assert order[row, : len(rest)].tolist() == path[1:-1].tolist()
-        assert (order[row, len(rest) :] == -1).all()
+    matrix, origin = rng.random((nodes, nodes)), int(rng.integers(nodes))
+    left = {int(node) for node in np.flatnonzero(rng.random(nodes) < 0.7)} - {origin}
+    path = nearest_neighbour(matrix, origin, origin, sorted(left))
+    assert path[0] == path[-1] == origin
+    for here, node in zip(path[:-2], path[1:-1], strict=True):
+        assert matrix[here, node] == min(matrix[here, other] for other in left)
+        left.remove(int(node))
+    assert not left
 
 
 @settings(max_examples=30, deadline=None)
