@@ -1,4 +1,4 @@
-"""Action spaces whose `sample` draws only what is feasible now."""
+"""Spaces that say more than Gymnasium's: what is feasible now, and how texts go into arrays."""
 
 from __future__ import annotations
 
@@ -47,3 +47,16 @@ class FeasiblePairs(spaces.MultiDiscrete):
             return np.zeros(2, dtype=self.dtype)
         place = places[self.np_random.integers(len(places))]
         return np.array(np.divmod(place, mask.shape[1]), dtype=self.dtype)
+
+
+class Texts(spaces.Text):
+    """`Text` whose values go into object arrays of shape [n], as SB3's `DummyVecEnv` keeps them.
+
+    Gymnasium's own has no shape, of which SB3 can make no array. Equal to a `Text` of the same
+    lengths and characters.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._shape = ()
+        self.dtype = np.dtype(object)

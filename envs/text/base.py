@@ -14,9 +14,9 @@ from zlib import crc32
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 
 from ..faces import check_render_mode
+from ..spaces import Texts
 
 # Task ids of a split.
 TASKS = 2**20
@@ -99,8 +99,8 @@ class TextEnv(gym.Env[str, str]):
         self.reply_characters = alphabet if reply_characters is None else reply_characters
         self.split = check_choice("split", split, SPLITS)
         self.pool = pool if pool is None else check_integer("pool", pool, 1, TASKS)
-        self.observation_space = spaces.Text(max_prompt, min_length=1, charset=alphabet)
-        self.action_space = spaces.Text(max_reply, min_length=0, charset=alphabet)
+        self.observation_space = Texts(max_prompt, min_length=1, charset=alphabet)
+        self.action_space = Texts(max_reply, min_length=0, charset=alphabet)
         self.current: Task | None = None
         self._last: tuple[str, dict[str, Any]] | None = None
 
@@ -127,6 +127,12 @@ class TextEnv(gym.Env[str, str]):
         return TASKS
 
     # -- what every text environment gets ---------------------------------------------------------
+
+    @property
+    def pool_size(self) -> int:
+        """Number of training tasks that a reset draws from: ids 0 .. pool_size - 1."""
+        size = self.number_of_tasks("train")
+        return size if self.pool is None else min(size, self.pool)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -257,9 +263,7 @@ class TextEnv(gym.Env[str, str]):
         return "\n".join(lines) + "\n"
 
     def _draw_index(self, split: str) -> int:
-        size = self.number_of_tasks(split)
-        if split == "train" and self.pool is not None:
-            size = min(size, self.pool)
+        size = self.pool_size if split == "train" else self.number_of_tasks(split)
         return int(self.np_random.integers(size))
 
     def _outside_the_pool(self, n: int, rng: np.random.Generator) -> list[int]:

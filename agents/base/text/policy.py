@@ -221,7 +221,8 @@ class TextPolicy(BasePolicy):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[Any, None]:
-        """The reply to one prompt (a text), or to several (a list of texts).
+        """The reply to one prompt (a text), or to several (a list of texts; an object array [n]
+        where the prompts are an array).
 
         Args:
             observation: a text, or a list, tuple or array of texts.
@@ -236,9 +237,11 @@ class TextPolicy(BasePolicy):
         prompts = [given] if single else given
         if not isinstance(prompts, list | tuple) or not all(isinstance(p, str) for p in prompts):
             raise ValueError(f"a prompt is a text, or several in a list, got {observation!r}")
-        if not prompts:
-            return [], None
-        texts = self.generate(prompts, temperature=0.0 if deterministic else None).texts
+        texts: Any = []
+        if prompts:
+            texts = self.generate(prompts, temperature=0.0 if deterministic else None).texts
+        if isinstance(observation, np.ndarray) and not single:
+            texts = np.array(texts, dtype=object)
         return (texts[0] if single else texts), None
 
     def _predict(self, observation: Any, deterministic: bool = False) -> torch.Tensor:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 
 import torch
+from torch.nn import functional
 
 TOKEN_FLOATS = (
-    *("old_log_probs", "log_probs", "reference_log_probs", "entropies"),
+    *("old_log_probs", "log_probs", "reference_log_probs", "entropies", "values"),
     *("advantages", "weights"),
 )
 
@@ -30,6 +31,7 @@ class TokenBatch:
         log_probs: float [N, T], under the policy that learns, with gradients.
         reference_log_probs: float [N, T], under the frozen reference.
         entropies: float [N, T] of the next-token distribution of the policy that learns.
+        values: float [N, T], of the states before the tokens by the policy that learns.
         advantages: float [N, T] or [N, 1].
         weights: float [N, T] or [N, 1], of the tokens in the loss.
         rewards: float [N], finite.
@@ -50,6 +52,7 @@ class TokenBatch:
     log_probs: torch.Tensor | None = None
     reference_log_probs: torch.Tensor | None = None
     entropies: torch.Tensor | None = None
+    values: torch.Tensor | None = None
     advantages: torch.Tensor | None = None
     weights: torch.Tensor | None = None
     rewards: torch.Tensor | None = None
@@ -138,6 +141,28 @@ class TokenBatch:
         extra = {name: x[:, :end] if x.ndim == 2 else x for name, x in extra.items()}
         return TokenBatch(**own, extra=extra)
 
+    @staticmethod
+    def join(parts: Sequence[TokenBatch]) -> TokenBatch:
+        """Several batches with the same tensors as one; groups are numbered on from part to part.
+
+        Raises:
+            ValueError: there is none, or one has tensors that another has not.
+        """
+        names = {(*part.tensors(), *part.extra) for part in parts}
+        if len(names) != 1:
+            raise ValueError(f"batches that are joined have the same tensors, got {sorted(names)}")
+        numbers, found = 0, []
+        for part in parts:
+            assert part.groups is not None
+            found.append(part.tensors() | {"groups": part.groups + numbers})
+            numbers = int(found[-1]["groups"].max()) + 1
+        own = {
+            name: padded([each[name] for each in found], name in ("prompts", "prompt_mask"))
+            for name in found[0]
+        }
+        extra = {name: padded([part.extra[name] for part in parts]) for name in parts[0].extra}
+        return TokenBatch(**own, extra=extra)
+
     def minibatches(
         self,
         size: int,
@@ -173,6 +198,23 @@ class TokenBatch:
                 chosen = []
         if chosen:
             yield self.select(torch.cat(chosen).to(device))
+
+
+def padded(tensors: Sequence[torch.Tensor], left: bool = False) -> torch.Tensor:
+    """Tensors [n_i] or [n_i, w_i] below each other, zeros where a row is narrower.
+
+    [n, 1] stays so where all are of width 1.
+    """
+    if tensors[0].ndim == 1:
+        return torch.cat(list(tensors))
+    width = max(tensor.shape[1] for tensor in tensors)
+    missing = [width - tensor.shape[1] for tensor in tensors]
+    return torch.cat(
+        [
+            functional.pad(tensor, (gap, 0) if left else (0, gap))
+            for tensor, gap in zip(tensors, missing, strict=True)
+        ]
+    )
 
 
 def reach(mask: torch.Tensor) -> int:

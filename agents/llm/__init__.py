@@ -1,0 +1,1 @@
+"""Language models improved by rewards of their replies."""
