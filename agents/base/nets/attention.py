@@ -71,6 +71,73 @@ class ReZeroAttention(nn.Module):
         return nodes
 
 
+class NearLayer(nn.Module):
+    """Self-attention and a feed-forward net, each behind a LayerNorm, with a bias by distance.
+
+    Args:
+        dim, heads, feedforward: as in `ReZeroLayer`.
+    """
+
+    def __init__(self, dim: int, heads: int, feedforward: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim={dim} must be a multiple of heads={heads}")
+        self.heads = heads
+        self.before, self.between = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.joint, self.joined = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.hidden, self.back = nn.Linear(dim, feedforward), nn.Linear(feedforward, dim)
+
+    def forward(self, nodes: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Nodes [b, k, dim]; `bias` [b, heads, k, k] is added to the scores of the attention."""
+        query, key, value = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for part in self.joint(self.before(nodes)).chunk(3, dim=2)
+        )
+        seen = functional.scaled_dot_product_attention(query, key, value, bias)
+        nodes = nodes + self.joined(seen.transpose(1, 2).flatten(2))
+        return nodes + self.back(functional.relu(self.hidden(self.between(nodes))))
+
+
+class NearAttention(nn.Module):
+    """`layers` times `NearLayer`: heads differ in how much less they look at what is far.
+
+    The score of a pair at distance d has the bias -slope log(d + 0.3), with slopes 0 and 4, 2, 1,
+    ... (O. Press et al., arXiv 2108.12409, have such slopes over positions in a text). Far nodes
+    lose weight like a power of their distance.
+
+    Args:
+        dim, heads, feedforward: of `NearLayer`.
+        layers: number of layers.
+    """
+
+    slopes: torch.Tensor
+
+    def __init__(self, dim: int, layers: int, heads: int, feedforward: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(NearLayer(dim, heads, feedforward) for _ in range(layers))
+        self.last = nn.LayerNorm(dim)
+        slopes = [0.0] + [4.0 / 2**i for i in reversed(range(heads - 1))]
+        self.register_buffer("slopes", torch.tensor(slopes), persistent=False)
+
+    def forward(
+        self, nodes: torch.Tensor, distances: torch.Tensor, present: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Nodes [b, k, dim].
+
+        Args:
+            nodes: [b, k, dim].
+            distances: [b, k, k] between them.
+            present: bool [b, k] says which rows are there, None: all.
+        """
+        bias = -self.slopes[:, None, None] * (distances + 0.3).log()[:, None]
+        if present is not None:
+            bias = bias.masked_fill(~present[:, None, None], -torch.inf)
+        for layer in self.layers:
+            nodes = layer(nodes, bias)
+        found: torch.Tensor = self.last(nodes)
+        return found
+
+
 class EdgeEmbedding(nn.Module):
     """Nodes of a weighted digraph from its matrix: one gated layer of messages along the edges.
 

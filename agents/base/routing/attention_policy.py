@@ -60,10 +60,17 @@ class AttentionPolicy(NodePolicy):
         if neighbours is not None:
             view = keep_nearest(situation, self.problem, view, neighbours)
         index, present = self.rows(situation, view)
-        scores = self.head(self.body(self.embed(situation, index, present), present))
+        scores = self.head(self.attend(situation, index, present))
         everywhere = scores.new_full((*situation.remaining.shape, scores.shape[2]), -torch.inf)
         everywhere = everywhere.scatter(1, index[..., None].expand_as(scores), scores)
         return everywhere.view(feasible.shape)
+
+    def attend(
+        self, situation: Situation, index: torch.Tensor, present: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Nodes [b, k, dim] behind the layers; arguments as `rows` gives them."""
+        found: torch.Tensor = self.body(self.embed(situation, index, present), present)
+        return found
 
     def rows(
         self, situation: Situation, view: torch.Tensor
@@ -97,16 +104,20 @@ class AttentionPolicy(NodePolicy):
             features = torch.stack([matrix[:, 0], matrix[:, :, 1]], dim=2)
             nodes = self.embed_matrix(matrix, features, present)
         else:
-            columns = situation.data.shape[2]
-            features = situation.data.gather(1, index[..., None].expand(-1, -1, columns))
-            if columns == 4:  # a demand or prize of the ends is not to be served any more
-                kept = torch.arange(index.shape[1], device=index.device)[:, None] > 1
-                served = torch.arange(columns, device=index.device) == 2
-                features = features * (kept | ~served)
-            nodes = self.embedding(features)
+            nodes = self.embedding(self.data_of(situation, index))
         if self.problem.ends:
             nodes = nodes + functional.pad(self.ends, (0, 0, 0, index.shape[1] - 2))
         return nodes
+
+    def data_of(self, situation: Situation, index: torch.Tensor) -> torch.Tensor:
+        """Data [b, k, f] of the nodes that the network sees, int [b, k]."""
+        columns = situation.data.shape[2]
+        data = situation.data.gather(1, index[..., None].expand(-1, -1, columns))
+        if columns == 4:  # a demand or prize of the ends is not to be served any more
+            kept = torch.arange(index.shape[1], device=index.device)[:, None] > 1
+            served = torch.arange(columns, device=index.device) == 2
+            data = data * (kept | ~served)
+        return data
 
     def embed_matrix(
         self, matrix: torch.Tensor, features: torch.Tensor, present: torch.Tensor | None

@@ -1,0 +1,116 @@
+"""A policy on instances up to similarity: moved, turned, mirrored or scaled, they are the same."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from ..nets.attention import NearAttention
+from ..nets.muon import Muon
+from .attention_policy import AttentionPolicy
+from .problems import Situation
+
+DISTANCES = 4  # features of a node by its distances from origin and destination
+
+
+class SimilarityPolicy(AttentionPolicy):
+    """`AttentionPolicy` on the instance left in a frame of its own, with attention to what is near.
+
+    Not the paper's: it takes the idea of the quotient one step further. A similarity of the plane
+    (with the budget scaled along) changes no optimal solution, so instances are looked at with the
+    origin at 0, the destination on the positive first axis, and the farthest node at distance 1. To
+    the network go, beside the coordinates, the distances from both ends, as they are and relative
+    to that of the nearest node; its layers are normalised first, and their heads have slopes by
+    which distant nodes weigh less (`NearAttention`), and learn by `Muon`.
+
+    Args:
+        observation_space, action_space, lr_schedule, problem, dim, layers, heads, feedforward: as
+            in `AttentionPolicy`.
+
+    Raises:
+        ValueError: the problem has no coordinates.
+    """
+
+    def __init__(self, *args: Any, dim: int = 64, layers: int = 4, **kwargs: Any) -> None:
+        super().__init__(*args, dim=dim, layers=layers, **kwargs)
+        if not self.problem.euclidean:
+            raise ValueError("SimilarityPolicy needs a problem with coordinates")
+        assert self.problem.columns is not None
+        self.embedding = torch.nn.Linear(self.problem.columns + DISTANCES, dim)
+        heads, feedforward = kwargs.get("heads", 4), kwargs.get("feedforward", 2 * dim)
+        self.body = NearAttention(dim, layers, heads, feedforward)
+        matrices = [p for p in self.body.parameters() if p.ndim == 2]
+        chosen = {id(p) for p in matrices}
+        others = [p for p in self.parameters() if id(p) not in chosen]
+        self.optimizer = Muon(matrices, others, self.optimizer.param_groups[0]["lr"])
+
+    def attend(
+        self, situation: Situation, index: torch.Tensor, present: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Nodes [b, k, dim] behind the layers."""
+        data = self.data_of(situation, index)
+        points, size = in_own_frame(data[..., :2], present)
+        others = data[..., 2:]
+        if others.shape[2] == 2 and self.problem.choices == 1:  # prize, and a budget of lengths
+            others = torch.cat([others[..., :1], others[..., 1:] / size[:, None, None]], dim=2)
+        features = torch.cat([points, others, distances_from_ends(points, present)], dim=2)
+        nodes = self.embedding(features)
+        nodes = nodes + functional.pad(self.ends, (0, 0, 0, index.shape[1] - 2))
+        return self.body(nodes, distances_in_steps(points, present), present)
+
+
+def in_own_frame(
+    points: torch.Tensor, present: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points [b, k, 2] moved, turned, mirrored and scaled, and the lengths [b] that are now 1.
+
+    The first point comes to 0, the second to the positive first axis (where both are one, the
+    points are not turned), the mean of the others to the upper half plane, and the farthest point
+    to distance 1.
+
+    Args:
+        points: origin, destination and the rest.
+        present: bool [b, k], rows that are there; None: all.
+    """
+    moved = points - points[:, :1]
+    if present is not None:
+        moved = moved * present[..., None]
+    towards = moved[:, 1]
+    length = towards.norm(dim=1, keepdim=True)
+    unit = torch.where(length > 1e-6, towards / length.clamp(min=1e-6), towards.new_tensor([1, 0]))
+    along, across = unit.unbind(dim=1)
+    turn = torch.stack([along, -across, across, along], dim=1).view(-1, 2, 2)
+    turned = moved @ turn
+    side = torch.where(turned[..., 1].sum(dim=1) < 0, -1.0, 1.0)
+    size = moved.norm(dim=2).amax(dim=1).clamp(min=1e-9)
+    scale = torch.stack([1 / size, side / size], dim=1)
+    return turned * scale[:, None], size
+
+
+def distances_from_ends(points: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """Distances from origin and destination, then log(1 + distance / distance of the nearest) of
+    both, [b, k, 4]; arguments as in `in_own_frame`, at least three points."""
+    ends = (points[:, :, None] - points[:, None, :2]).norm(dim=3)
+    others = ends[:, 2:]
+    if present is not None:
+        others = others.masked_fill(~present[:, 2:, None], torch.inf)
+    nearest = others.amin(dim=1, keepdim=True).clamp(min=1e-6)
+    return torch.cat([ends, torch.log1p(ends / nearest)], dim=2)
+
+
+def distances_in_steps(points: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """Distances [b, k, k] in units of the mean distance over sqrt(k), about a step of a tour.
+
+    Args:
+        points, present: as in `in_own_frame`.
+    """
+    distances = torch.cdist(points, points)
+    if present is None:
+        return distances * (math.sqrt(points.shape[1]) / distances.mean(dim=(1, 2), keepdim=True))
+    there = present.to(points.dtype)
+    number = there.sum(dim=1)[:, None, None]
+    total = (distances * there[:, :, None] * there[:, None]).sum(dim=(1, 2), keepdim=True)
+    return distances * (number.square() * number.sqrt() / total)
