@@ -1,4 +1,5 @@
-"""The command line: `palaestra list | envs | train | evaluate | reproduce | report | bench | demo`.
+"""The command line: `palaestra list | envs | train | evaluate | rollouts | reproduce | report |
+bench | demo`.
 
 Exit status: 0 done; 1 a claim did not hold; 2 bad usage or input; 3 anything else that failed.
 Errors are one line on stderr; PALAESTRA_DEBUG=1 shows the traceback.
@@ -196,6 +197,30 @@ def evaluate(
             raise ValueError(f"{what!r} is neither a file nor an agent; the agents are {known}")
         actor = evaluation.load_agent(what, world)
     _evaluate(actor, world, episodes, seed)
+
+
+@app.command()
+def rollouts(
+    run: Annotated[Path, typer.Argument(help="A saved agent, or its folder of checkpoints.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Replies of a language-model agent before and after it has learned."""
+    from ..agents.base import checkpoint, resumable
+
+    path = run / resumable.LATEST if run.is_dir() else run
+    config, _ = checkpoint.read(path)
+    samples = checkpoint.decode(config.get("extra", {})).get("samples")
+    if not samples:
+        raise ValueError(f"{path}: no rollouts are kept there: only agents that learn from replies")
+    if as_json:
+        typer.echo(json.dumps(samples, indent=1))
+        return
+    table = Table("when", "prompt", "reply", Column("reward", justify="right"))
+    for when, rows in samples.items():
+        for prompt, reply, reward in rows:
+            table.add_row(when, escape(prompt), escape(reply), f"{reward:.3g}")
+        table.add_section()
+    Console().print(table)
 
 
 @app.command()

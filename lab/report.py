@@ -184,7 +184,7 @@ def _stocks(episode: Episode) -> tuple[dict[str, NDArray[np.float64]], str]:
 
 
 def _evidence(row: catalog.Row, result: Mapping[str, Any]) -> dict[str, Any]:
-    """What is shown of a stored result: criteria, arms, learning curves."""
+    """What is shown of a stored result: criteria, arms, learning curves, samples of replies."""
     arms = [
         {
             "name": arm,
@@ -206,7 +206,10 @@ def _evidence(row: catalog.Row, result: Mapping[str, Any]) -> dict[str, Any]:
         if curves:
             prefix = f"curve-{row.row}-{number}"
             drawn.append(page.drawn(plots.learning_curves, curves, name=prefix, y_label=name))
-    return {"row": row, "result": result, "arms": arms, "curves": drawn}
+    samples = {
+        arm: found["samples"] for arm, found in result["arms"].items() if found.get("samples")
+    }
+    return {"row": row, "result": result, "arms": arms, "curves": drawn, "samples": samples}
 
 
 def _floats(curve: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

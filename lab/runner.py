@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from multiprocessing import get_context
@@ -64,6 +64,7 @@ class _Run:
     seconds: float
     error: str = ""
     traceback: str = ""
+    samples: dict[str, list[list[Any]]] = field(default_factory=dict)
 
 
 def run_claim(
@@ -201,6 +202,7 @@ def _result(
                 "metrics": values[arm],
                 "seconds": [round(runs[arm, seed].seconds, 3) for seed in range(seeds)],
                 "curves": [_json_curves(runs[arm, seed].curves) for seed in range(seeds)],
+                "samples": runs[arm, 0].samples,  # of one seed: they are there to be looked at
             }
             for arm in claim.arms
         },
@@ -271,10 +273,14 @@ def _run_once(arm: Arm, seed: int, scale: float) -> _Run:
             str(name): ([float(v) for v in x], [float(v) for v in y])
             for name, (x, y) in outcome.curves.items()
         }
+        samples = {
+            str(when): [[str(prompt), str(reply), float(reward)] for prompt, reply, reward in rows]
+            for when, rows in outcome.samples.items()
+        }
     except Exception as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())
         return _Run({}, {}, time.perf_counter() - began, line, traceback.format_exc())
-    return _Run(metrics, curves, time.perf_counter() - began)
+    return _Run(metrics, curves, time.perf_counter() - began, samples=samples)
 
 
 @contextlib.contextmanager

@@ -36,10 +36,12 @@ class Outcome:
     Attributes:
         metrics: name -> value.
         curves: name -> (x, y), learning curves for the report; x in environment steps.
+        samples: when ("before", "after") -> rows of a prompt, a reply and its reward.
     """
 
     metrics: Mapping[str, float]
     curves: Mapping[str, tuple[list[float], list[float]]] = field(default_factory=dict)
+    samples: Mapping[str, list[list[Any]]] = field(default_factory=dict)
 
 
 # One run of one arm: (seed, scale) -> Outcome. `scale` is 1 for the full budget, less for a trial.

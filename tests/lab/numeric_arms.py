@@ -12,7 +12,8 @@ from palaestra.agents.base.declare import Claim, Exact, Outcome, Superior
 def steady(seed: int, scale: float) -> Outcome:
     noise = float(np.random.default_rng(seed).normal())
     curve = ([0.0, 10.0], [0.0, 10.0 + noise])
-    return Outcome({"return": 10.0 + noise, "budget": 100 * scale}, {"return": curve})
+    samples = {"before": [["1+1=", f"<{seed}>", 0]], "after": [["1+2=", "3", np.float32(1)]]}
+    return Outcome({"return": 10.0 + noise, "budget": 100 * scale}, {"return": curve}, samples)
 
 
 def better(seed: int, scale: float) -> Outcome:

@@ -165,3 +165,35 @@ def test_a_failing_arm_ends_with_status_3_and_a_traceback_on_request(tree, monke
     monkeypatch.setenv("PALAESTRA_DEBUG", "1")
     shown = call("reproduce", tree.system.slug, "--workers", 1, "--no-progress")
     assert "in fails_at_seed_3" in shown.stderr
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory):
+    """The folder of a short run of a language-model agent, and the agent."""
+    from palaestra.agents import GRPO
+
+    folder = tmp_path_factory.mktemp("run")
+    agent = GRPO("TextPolicy", GRPO.example.build(), seed=0, **GRPO.example.kwargs)
+    agent.learn(64, checkpoint=folder)
+    agent.save(folder / "agent")
+    return folder, agent
+
+
+def test_rollouts_of_a_run_are_shown(text_run):
+    folder, agent = text_run
+    for path in (folder, folder / "agent", folder / "agent.zip"):
+        found = json.loads(call("rollouts", path, "--json").stdout)
+        assert found == agent.samples
+        assert [len(rows) for rows in found.values()] == [4, 4]
+    lines = call("rollouts", folder).stdout
+    for rows in agent.samples.values():
+        assert all(prompt in lines for prompt, _, _ in rows)
+
+
+def test_rollouts_that_are_not_there_are_refused(tmp_path):
+    from palaestra.agents import QLearning
+
+    assert "missing.zip: no such checkpoint" in fails(2, "rollouts", tmp_path / "missing")
+    other = QLearning(QLearning.example.policy, QLearning.example.build())
+    other.save(tmp_path / "table")
+    assert "no rollouts are kept there" in fails(2, "rollouts", tmp_path / "table")

@@ -192,6 +192,21 @@ def test_scoreboard_has_every_system_once(scoreboard):
     nothing_is_loaded(text)
 
 
+def test_scoreboard_shows_replies_before_and_after_learning(scoreboard, result):
+    arms = {arm: {**found, "samples": {}} for arm, found in result["arms"].items()}
+    arms["steady"]["samples"] = {
+        "before": [["37+25=", HOSTILE, 0.0]],
+        "after": [["37+25=", "62$", 1.0]],
+    }
+    text = scoreboard(arms=arms).read_text(encoding="utf-8")
+    shown = re.findall(r'<details class="replies">.*?</details>', text, re.DOTALL)
+    assert len(shown) == 1 and "steady" in shown[0]
+    found = words_of(shown[0])
+    assert f"Prompt, before learning Reply Reward 37+25= {HOSTILE} 0" in found
+    assert "Prompt, after learning Reply Reward 37+25= 62$ 1" in found
+    nothing_is_loaded(text)
+
+
 def test_scoreboard_shows_claim_numbers_and_curves_of_a_stored_result(scoreboard, tree, result):
     text = scoreboard().read_text(encoding="utf-8")
     (verdict,) = result["criteria"]

@@ -28,6 +28,9 @@ def test_parallel_runs_give_the_numbers_of_serial_ones_and_of_plain_calls():
     plain = [arms.better(seed, 1.0).metrics["return"] for seed in range(5)]
     assert serial["arms"]["better"]["metrics"]["return"] == plain
     assert serial["arms"]["better"]["curves"][4]["return"] == [[0.0, 10.0], [0.0, plain[4] - 1.0]]
+    of_one_seed = {"before": [["1+1=", "<0>", 0.0]], "after": [["1+2=", "3", 1.0]]}
+    assert serial["arms"]["steady"]["samples"] == of_one_seed
+    assert serial["arms"]["better"]["samples"] == {}
 
 
 def test_a_result_says_what_was_run_and_whether_it_held():

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
+from ..declare import Outcome
 from ..group import GroupAlgorithm
 
 TESTS = 256  # held-out tasks of the final accuracy
@@ -34,6 +35,12 @@ class Trial:
     before: float
     after: float
     curve: tuple[list[float], list[float]]
+
+    def outcome(self, **metrics: float) -> Outcome:
+        """What an arm returns: metrics, the curve, and samples of replies; `before` and `after` are
+        metrics always."""
+        found = {**metrics, "accuracy": self.after, "accuracy of the warm start": self.before}
+        return Outcome(found, {"held-out accuracy": self.curve}, self.agent.samples)
 
     def mean(self, name: str, start: int = 0, stop: int | None = None) -> float:
         """Mean of what was logged under a name, from update `start` to `stop`."""
