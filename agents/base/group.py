@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,10 +10,8 @@ import torch
 from stable_baselines3.common.type_aliases import GymEnv
 
 from ...envs.text.base import Task
-from .resumable import prefixed
 from .text.advantages import no_signal
 from .text.losses import kl_k3, token_mean
-from .text.policy import TextPolicy
 from .text.token_batch import TokenBatch
 from .text_algorithm import TextAlgorithm
 
@@ -61,18 +58,23 @@ class Rollouts:
     def keep(self, rows: torch.Tensor) -> Rollouts:
         """Some of the replies, bool [N] or int [m]."""
         index = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
-        lists = (self.tasks, self.texts, self.verdicts)
-        kept: Any = ([each[i] for i in index.tolist()] for each in lists)
-        return Rollouts(*kept, self.batch.select(index))
+        chosen = index.tolist()
+        return Rollouts(
+            [self.tasks[i] for i in chosen],
+            [self.texts[i] for i in chosen],
+            [self.verdicts[i] for i in chosen],
+            self.batch.select(index),
+        )
 
     @staticmethod
     def join(parts: Sequence[Rollouts]) -> Rollouts:
         """Several as one, their groups numbered on."""
-        lists: Any = (
-            [entry for part in parts for entry in getattr(part, name)]
-            for name in ("tasks", "texts", "verdicts")
+        return Rollouts(
+            [task for part in parts for task in part.tasks],
+            [text for part in parts for text in part.texts],
+            [verdict for part in parts for verdict in part.verdicts],
+            TokenBatch.join([part.batch for part in parts]),
         )
-        return Rollouts(*lists, TokenBatch.join([part.batch for part in parts]))
 
 
 class GroupAlgorithm(TextAlgorithm):
@@ -96,12 +98,15 @@ class GroupAlgorithm(TextAlgorithm):
 
     Logged: `rollout/reward`, `rollout/correct`, `rollout/length` (tokens), `rollout/ended` (share
     that the budget did not cut), `rollout/no_signal` (share of groups with equal rewards),
-    `train/entropy` (nats per token), `train/kl` (k3, from the policy that sampled to the one that
-    learns), `train/loss`, `train/grad_norm`, `train/skipped` (1 where there was nothing to learn
-    from), and what a stage says in `note`.
+    `rollout/zero_advantage` (share of replies whose advantage is exactly 0), `train/entropy` (nats
+    per token), `train/kl` (k3, from the policy that sampled to the one that learns), `train/loss`,
+    `train/grad_norm`, `train/skipped` (1 where there was nothing to learn from), and what a stage
+    says in `note`.
     """
 
     uses_values: ClassVar[bool] = False  # whether the policy has a value head
+    whole_groups: ClassVar[bool] = False  # whether minibatches keep replies to a prompt together
+    kl_in_reward: ClassVar[bool] = False  # whether rewards hold the KL term, and the loss does not
 
     def __init__(
         self,
@@ -129,10 +134,8 @@ class GroupAlgorithm(TextAlgorithm):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self.reference: TextPolicy | None = None
         self.shuffle = torch.Generator().manual_seed(int(self.generator.integers(2**62)))
         self.samples: dict[str, list[list[Any]]] = {}
-        self._notes: dict[str, list[torch.Tensor]] = defaultdict(list)
 
     def fixed_policy_arguments(self) -> dict[str, Any]:
         """A value head where the algorithm uses one."""
@@ -141,8 +144,8 @@ class GroupAlgorithm(TextAlgorithm):
     def begin(self) -> None:
         """Warm start; then the policy as it is becomes the reference."""
         super().begin()
-        if self.kl_coef and self.reference is None:
-            self.reference = self.policy.frozen_copy()
+        if self.kl_coef:
+            self.keep_reference()
 
     # -- stages ------------------------------------------------------------------------------------
 
@@ -197,7 +200,7 @@ class GroupAlgorithm(TextAlgorithm):
         losses = self.token_losses(batch)
         if batch.weights is not None:
             losses = losses * batch.weights
-        if batch.reference_log_probs is not None:
+        if batch.reference_log_probs is not None and not self.kl_in_reward:
             assert batch.log_probs is not None
             divergence = kl_k3(batch.log_probs, batch.reference_log_probs)
             self.note(kl_reference=token_mean(divergence.detach(), batch.mask))
@@ -249,7 +252,8 @@ class GroupAlgorithm(TextAlgorithm):
         size = self.minibatch_size or len(batch)
         for _ in range(self.epochs):
             whole = size >= len(batch)
-            for part in [batch] if whole else batch.minibatches(size, self.shuffle):
+            parts = batch.minibatches(size, self.shuffle, self.whole_groups)
+            for part in [batch] if whole else parts:
                 scores = self.policy(part, self.temperature, True, self.uses_values)
                 part.log_probs, part.entropies, part.values = scores
                 loss = self.loss(part)
@@ -267,15 +271,6 @@ class GroupAlgorithm(TextAlgorithm):
     def tasks_of(self, ids: Sequence[int]) -> list[Task]:
         """Training tasks by their ids."""
         return [self.tasks.choose({"task": index, "split": "train"}) for index in ids]
-
-    def tensor(self, values: Sequence[float]) -> torch.Tensor:
-        """Numbers as float32 on the agent's device."""
-        return torch.tensor(values, dtype=torch.float32, device=self.device)
-
-    def note(self, **values: torch.Tensor | float) -> None:
-        """Scalars to be logged as `train/NAME`, the mean over the minibatches of an update."""
-        for name, value in values.items():
-            self._notes[name].append(torch.as_tensor(value).detach().cpu().float())
 
     def checked(self, rewards: torch.Tensor, rollouts: Rollouts) -> torch.Tensor:
         """The rewards.
@@ -305,33 +300,29 @@ class GroupAlgorithm(TextAlgorithm):
 
     def _summary(self, batch: TokenBatch) -> dict[str, float]:
         assert batch.rewards is not None and batch.groups is not None
+        assert batch.advantages is not None
+        silent = (batch.advantages * batch.mask == 0).all(dim=1)
         found = {
             "rollout/reward": batch.rewards.mean(),
             "rollout/correct": batch.extra["correct"].mean(),
             "rollout/length": batch.lengths.float().mean(),
             "rollout/ended": batch.extra["ended"].float().mean(),
             "rollout/no_signal": no_signal(batch.rewards, batch.groups),
+            "rollout/zero_advantage": silent.float().mean(),
         }
-        found |= {f"train/{name}": torch.stack(each).mean() for name, each in self._notes.items()}
-        return {name: float(value) for name, value in found.items()}
+        return {name: float(value) for name, value in found.items()} | self.noted()
 
     # -- checkpoints -------------------------------------------------------------------------------
 
     def extra_state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """As the base's, with the reference and the samples."""
+        """As the base's, with the samples."""
         values, tensors = super().extra_state()
-        if self.reference is not None:
-            own = self.reference.state_dict()
-            tensors |= {f"reference.{name}": value for name, value in own.items()}
         return values | {"samples": self.samples}, tensors
 
     def restore_extra_state(self, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Inverse of `extra_state`."""
         super().restore_extra_state(values, tensors)
         self.samples = values["samples"]
-        if own := prefixed(tensors, "reference"):
-            self.reference = self.policy.frozen_copy()
-            self.reference.load_state_dict(own)
 
     def learning_state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """As the base's, with the generator of minibatches."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from ...envs.text.base import TextEnv
 from .algorithm import Algorithm
+from .resumable import prefixed
 from .text.policy import TextPolicy
 
 # Wrappers that change neither prompts nor rewards.
@@ -118,7 +120,7 @@ class TextAlgorithm(Algorithm):
         self.generator = np.random.default_rng(self.seed)
         arguments = self._policy_arguments
         if arguments is None:
-            arguments = {"alphabet": self.tasks.alphabet, "stop": self.tasks.stop}
+            arguments = self.language()
         policy_class: Any = self.policy_class
         self.policy = policy_class(
             self.observation_space,
@@ -127,6 +129,12 @@ class TextAlgorithm(Algorithm):
         ).to(self.device)
         self.policy.optimizer = self.policy.make_optimizer(self.lr_schedule(1), self.weight_decay)
         self.started = False
+        self.reference: TextPolicy | None = None
+        self._notes: dict[str, list[torch.Tensor]] = defaultdict(list)
+
+    def language(self) -> dict[str, str]:
+        """Alphabet and stop of the embedded model: those of the environment."""
+        return {"alphabet": self.tasks.alphabet, "stop": self.tasks.stop}
 
     def fixed_policy_arguments(self) -> dict[str, Any]:
         """Arguments of the policy that the algorithm needs, such as a value head."""
@@ -141,22 +149,30 @@ class TextAlgorithm(Algorithm):
             self.started = True
 
     def warm_start(self) -> list[float]:
-        """Imitate the environment's demonstrations; the loss of each gradient step.
+        """Imitate demonstrations; the loss of each gradient step.
 
-        Greedy accuracy on held-out tasks is looked at every 50 steps.
+        Whether it is enough is looked at every 50 steps.
         """
         wanted = self.demonstrations
         if wanted is None:
             wanted = DEMONSTRATIONS if self.policy.arguments["model"] == "tiny" else 0
         if wanted == 0:
             return []
-        records = self.tasks.demonstrations(wanted, int(self.generator.integers(2**31)))
         return self.policy.warm_start(
-            [(record.prompt, record.reply) for record in records],
+            self.lessons(wanted),
             WARM_START_STEPS,
             seed=int(self.generator.integers(2**31)),
-            until=lambda _: self.accuracy(held_out(self.tasks)) >= self.imitate_until,
+            until=lambda _: self.imitates_enough(),
         )
+
+    def lessons(self, n: int) -> list[tuple[str, str]]:
+        """Pairs (prompt, reply) to imitate: n demonstrations of the environment."""
+        records = self.tasks.demonstrations(n, int(self.generator.integers(2**31)))
+        return [(record.prompt, record.reply) for record in records]
+
+    def imitates_enough(self) -> bool:
+        """Whether greedy accuracy on held-out tasks is at least `imitate_until`."""
+        return self.accuracy(held_out(self.tasks)) >= self.imitate_until
 
     def accuracy(self, ids: Sequence[int], split: str = "test") -> float:
         """Share of tasks that are solved greedily (the mean of `correct`).
@@ -183,18 +199,43 @@ class TextAlgorithm(Algorithm):
         optimizer.step()
         return norm
 
+    def keep_reference(self) -> None:
+        """Freeze a copy of the policy as `reference`, unless there is one."""
+        if self.reference is None:
+            self.reference = self.policy.frozen_copy()
+
+    def tensor(self, values: Sequence[float]) -> torch.Tensor:
+        """Numbers as float32 on the agent's device."""
+        return torch.tensor(values, dtype=torch.float32, device=self.device)
+
+    def note(self, **values: torch.Tensor | float) -> None:
+        """Scalars to be logged as `train/NAME`, the mean over the minibatches of an update."""
+        for name, value in values.items():
+            self._notes[name].append(torch.as_tensor(value).detach().cpu().float())
+
+    def noted(self) -> dict[str, float]:
+        """What was noted since `_notes` was cleared, ready for the log."""
+        return {f"train/{name}": float(torch.stack(e).mean()) for name, e in self._notes.items()}
+
     # -- checkpoints -------------------------------------------------------------------------------
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
 
     def extra_state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """What the policy was built with, and whether learning has started."""
-        return {"policy": self.policy.arguments, "started": self.started}, {}
+        """What the policy was built with, whether learning has started, and the reference."""
+        tensors: dict[str, torch.Tensor] = {}
+        if self.reference is not None:
+            own = self.reference.state_dict()
+            tensors = {f"reference.{name}": value for name, value in own.items()}
+        return {"policy": self.policy.arguments, "started": self.started}, tensors
 
     def restore_extra_state(self, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Inverse of `extra_state`."""
         self.started = values["started"]
+        if own := prefixed(tensors, "reference"):
+            self.reference = self.policy.frozen_copy()
+            self.reference.load_state_dict(own)
 
     def _prepare(self, extra: dict[str, Any]) -> None:
         self._policy_arguments = extra["policy"]

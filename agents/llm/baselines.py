@@ -146,10 +146,14 @@ class GRPO(GroupAlgorithm):
         assert batch.log_probs is not None and batch.old_log_probs is not None
         return ratios(batch.log_probs, batch.old_log_probs)
 
+    def clip_bounds(self, batch: TokenBatch) -> tuple[float | torch.Tensor, float | torch.Tensor]:
+        """How far ratios may go below and above 1: numbers, or one for each token [N, T]."""
+        return self.clip_low, self.clip_high
+
     def token_losses(self, batch: TokenBatch) -> torch.Tensor:
         """The clipped surrogate."""
         assert batch.advantages is not None
-        ratio, bounds = self.token_ratios(batch), (self.clip_low, self.clip_high)
+        ratio, bounds = self.token_ratios(batch), self.clip_bounds(batch)
         cut = clipped(ratio.detach(), batch.advantages, *bounds)
         self.note(clip_fraction=token_mean(cut.float(), batch.mask))
         return clipped_surrogate(ratio, batch.advantages, *bounds, self.dual_clip)
@@ -157,6 +161,24 @@ class GRPO(GroupAlgorithm):
     def aggregate(self, losses: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Mean over the tokens of a reply, then over replies."""
         return reply_means(losses, mask).mean()
+
+
+class TokenMeanGRPO(GRPO):
+    """GRPO with two of DAPO's changes: the higher upper clip, and the mean over all tokens.
+
+    Q. Yu et al.: DAPO: An Open-Source LLM Reinforcement Learning System at Scale (arXiv
+    2503.14476). This is what later work means by "GRPO with DAPO's loss".
+
+    Args:
+        arguments: of `GRPO`.
+    """
+
+    example = example()
+
+    def __init__(self, policy: Any, env: Any, *, clip_high: float = 0.28, **common: Any) -> None:
+        super().__init__(policy, env, clip_high=clip_high, **common)
+
+    aggregate = GroupAlgorithm.aggregate  # the mean over all tokens
 
 
 class DrGRPO(GRPO):

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from ..base.group import GroupAlgorithm, Rollouts
+from ..base.group import Rollouts
 from ..base.text.advantages import group_statistics
-from .baselines import GRPO, example
+from .baselines import TokenMeanGRPO, example
 
 # -- what the paper computes -----------------------------------------------------------------------
 
@@ -35,14 +35,14 @@ def teaches(correct: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
 # -- the agent -------------------------------------------------------------------------------------
 
 
-class DAPO(GRPO):
-    """GRPO with the four tricks.
+class DAPO(TokenMeanGRPO):
+    """GRPO with the four tricks; the clip and the mean over tokens are `TokenMeanGRPO`'s.
 
     Args:
         max_rounds: batches that are sampled at most to fill one with groups that teach; then
             learning goes on with fewer.
         overlong_buffer: tokens before the budget in which a penalty grows; 0: there is none.
-        clip_low, clip_high, ...: of `GRPO`.
+        arguments: of `GRPO`.
 
     Logged also: `train/rounds`, batches sampled for this one.
     """
@@ -54,8 +54,6 @@ class DAPO(GRPO):
         policy: Any,
         env: Any,
         *,
-        clip_low: float = 0.2,
-        clip_high: float = 0.28,
         max_rounds: int = 4,
         overlong_buffer: int = 0,
         **common: Any,
@@ -66,9 +64,7 @@ class DAPO(GRPO):
                 f"max_rounds={max_rounds}, overlong_buffer={overlong_buffer}"
             )
         self.max_rounds, self.overlong_buffer = max_rounds, overlong_buffer
-        super().__init__(policy, env, clip_low=clip_low, clip_high=clip_high, **common)
-
-    aggregate = GroupAlgorithm.aggregate  # the mean over all tokens
+        super().__init__(policy, env, **common)
 
     def reward(self, rollouts: Rollouts) -> torch.Tensor:
         """The environment's, and the penalty of length."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -142,6 +142,28 @@ def cut(text: str, stops: Sequence[str]) -> str:
     """The text up to the end of the first stop string in it, or all of it."""
     ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
     return text[: min(ends)] if ends else text
+
+
+def answered(observation: Any, answer: Callable[[list[str]], list[str]]) -> Any:
+    """Answers to one prompt (a text), or to several: a list of texts, or an object array [n] where
+    the prompts are an array.
+
+    Args:
+        observation: a text, or a list, tuple or array of texts.
+        answer: texts to as many texts; it is not asked about none.
+
+    Raises:
+        ValueError: `observation` is not text.
+    """
+    given = observation.tolist() if isinstance(observation, np.ndarray) else observation
+    single = isinstance(given, str)
+    prompts = [given] if single else given
+    if not isinstance(prompts, list | tuple) or not all(isinstance(p, str) for p in prompts):
+        raise ValueError(f"a prompt is a text, or several in a list, got {observation!r}")
+    texts: Any = answer(list(prompts)) if prompts else []
+    if isinstance(observation, np.ndarray) and not single:
+        texts = np.array(texts, dtype=object)
+    return texts[0] if single else texts
 
 
 def characters_of(*texts: gym.Space | None) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import gymnasium as gym
-import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
@@ -17,7 +16,7 @@ from stable_baselines3.common.utils import get_device
 from torch import nn
 
 from .. import checkpoint as files
-from .generation import Generation, built, characters_of, check_sampling, cut, request
+from .generation import Generation, answered, built, characters_of, check_sampling, cut, request
 from .hugging_face import HuggingFaceModel
 from .parameters import keep_parameters_once
 from .sampling import sample
@@ -232,17 +231,12 @@ class TextPolicy(BasePolicy):
         Raises:
             ValueError: `observation` is not text, or cannot be encoded.
         """
-        given = observation.tolist() if isinstance(observation, np.ndarray) else observation
-        single = isinstance(given, str)
-        prompts = [given] if single else given
-        if not isinstance(prompts, list | tuple) or not all(isinstance(p, str) for p in prompts):
-            raise ValueError(f"a prompt is a text, or several in a list, got {observation!r}")
-        texts: Any = []
-        if prompts:
-            texts = self.generate(prompts, temperature=0.0 if deterministic else None).texts
-        if isinstance(observation, np.ndarray) and not single:
-            texts = np.array(texts, dtype=object)
-        return (texts[0] if single else texts), None
+        temperature = 0.0 if deterministic else None
+
+        def answer(prompts: list[str]) -> list[str]:
+            return self.generate(prompts, temperature=temperature).texts
+
+        return answered(observation, answer), None
 
     def _predict(self, observation: Any, deterministic: bool = False) -> torch.Tensor:
         """Tokens [N, T] of the replies to N prompts, padded on the right."""

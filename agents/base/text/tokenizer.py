@@ -181,7 +181,7 @@ class HuggingFaceTokenizer(Tokenizer):
     """The tokenizer of a local Hugging Face model directory.
 
     Args:
-        path: the directory.
+        path: the directory, or the tokenizer as transformers has read it.
         stop: text that a reply is given where the model wrote its end token.
         chat: wrap every prompt as a user's message in the tokenizer's chat template.
         ends: further ids that end a reply, such as an end of turn.
@@ -193,15 +193,19 @@ class HuggingFaceTokenizer(Tokenizer):
     """
 
     def __init__(
-        self, path: str | Path, stop: str = "", chat: bool = False, ends: Sequence[int] = ()
+        self, path: Any, stop: str = "", chat: bool = False, ends: Sequence[int] = ()
     ) -> None:
-        transformers = require("transformers", extra="llm")
-        try:
-            self.inner: Any = transformers.AutoTokenizer.from_pretrained(
-                str(path), local_files_only=True, trust_remote_code=False
-            )
-        except Exception as error:  # transformers raises a different class for every defect
-            raise ValueError(f"{path}: no tokenizer could be read: {error}") from error
+        self.inner: Any = path
+        if isinstance(path, str | Path):
+            transformers = require("transformers", extra="llm")
+            try:
+                self.inner = transformers.AutoTokenizer.from_pretrained(
+                    str(path), local_files_only=True, trust_remote_code=False
+                )
+            except Exception as error:  # transformers raises a different class for every defect
+                raise ValueError(f"{path}: no tokenizer could be read: {error}") from error
+        else:
+            path = path.name_or_path or type(path).__name__
         if self.inner.eos_token_id is None:
             raise ValueError(f"{path}: the tokenizer has no end token (eos_token)")
         if chat and not self.inner.chat_template:

@@ -104,3 +104,22 @@ def test_replace_checks_again():
     assert made.weights.shape == (5, 1)
     with pytest.raises(ValueError, match="weights"):
         replace(made, weights=torch.ones(4, 1))
+
+
+def test_batches_are_joined_with_their_padding_and_their_groups_numbered_on():
+    wide = batch()
+    narrow = wide.select(wide.lengths.argsort()[:1])
+    joined = TokenBatch.join([wide, narrow])
+    assert len(joined) == len(wide) + 1
+    assert joined.groups.tolist() == [
+        *wide.groups.tolist(),
+        int(wide.groups.max()) + 1 + int(narrow.groups),
+    ]
+    assert joined.lengths.tolist() == [*wide.lengths.tolist(), *narrow.lengths.tolist()]
+    back = joined.select(torch.tensor([len(wide)]))
+    assert torch.equal(back.tokens, narrow.tokens) and torch.equal(back.prompts, narrow.prompts)
+    with pytest.raises(ValueError, match="have the same tensors"):
+        TokenBatch.join([])
+    narrow.extra["more"] = torch.zeros(1)
+    with pytest.raises(ValueError, match="have the same tensors"):
+        TokenBatch.join([wide, narrow])
