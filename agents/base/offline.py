@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,13 +14,12 @@ from stable_baselines3.common.policies import (
     MultiInputActorCriticPolicy,
 )
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from stable_baselines3.common.utils import check_for_correct_spaces
 
-from .algorithm import Algorithm
+from .dataset import DatasetAlgorithm
 from .offline_data import OfflineDataset
 
 
-class OfflineAlgorithm(Algorithm):
+class OfflineAlgorithm(DatasetAlgorithm):
     """Gradient steps on minibatches of recorded steps. A subclass writes `learn_from`.
 
     Args:
@@ -38,7 +36,7 @@ class OfflineAlgorithm(Algorithm):
         "CnnPolicy": ActorCriticCnnPolicy,
         "MultiInputPolicy": MultiInputActorCriticPolicy,
     }
-    learns_in_env = False
+    dataset_class = OfflineDataset
     dataset: OfflineDataset | None
     generator: np.random.Generator
 
@@ -49,25 +47,12 @@ class OfflineAlgorithm(Algorithm):
         *,
         learning_rate: float | Schedule = 1e-3,
         batch_size: int = 64,
-        _init_setup_model: bool = True,
         **common: Any,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.batch_size = batch_size
-        self.dataset = env if isinstance(env, OfflineDataset) else None
-        inner = env.env if isinstance(env, OfflineDataset) else env
-        super().__init__(
-            policy, inner, learning_rate=learning_rate, _init_setup_model=False, **common
-        )
-        if self.dataset is not None and self.env is None:
-            assert self.dataset.observation_space is not None
-            assert self.dataset.action_space is not None
-            self.observation_space = self.dataset.observation_space
-            self.action_space = self.dataset.action_space
-            self.n_envs = 1
-        if _init_setup_model:
-            self._setup_model()
+        super().__init__(policy, env, learning_rate=learning_rate, **common)
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
@@ -76,24 +61,6 @@ class OfflineAlgorithm(Algorithm):
         self.policy = self.policy_class(
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
-
-    def set_env(self, env: OfflineDataset | GymEnv, force_reset: bool = True) -> None:
-        """Change the data set and its environment, or only the environment to evaluate in.
-
-        Raises:
-            ValueError: the spaces are not those of the agent.
-        """
-        inner = env
-        if isinstance(env, OfflineDataset):
-            self._check_spaces(env)
-            self.dataset, inner = env, env.env
-            if inner is None:
-                self.env = None
-                return
-        assert not isinstance(inner, OfflineDataset)
-        wrapped = self._wrap_env(inner, self.verbose)
-        self.n_envs = wrapped.num_envs  # evaluation may run in any number of environments
-        super().set_env(wrapped, force_reset)
 
     def learn_from(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
         """One gradient step on a minibatch; returns what to log.
@@ -122,20 +89,8 @@ class OfflineAlgorithm(Algorithm):
         tensor = torch.as_tensor(array, device=self.device)
         return tensor.float() if tensor.dtype == torch.float64 else tensor
 
-    def _fit_spaces(self, config: dict[str, Any]) -> None:
-        super()._fit_spaces(config)
-        if self.dataset is not None:
-            self._check_spaces(self.dataset)
-
-    def _check_spaces(self, dataset: OfflineDataset) -> None:
-        # A data set has the two attributes that SB3's check of an environment reads.
-        checked: Any = dataset
-        check_for_correct_spaces(checked, self.observation_space, self.action_space)
-
-    def _setup_learn(
-        self, total_timesteps: int, *args: Any, **kwargs: Any
-    ) -> tuple[int, BaseCallback]:
-        """As `Algorithm`'s, also where there is no environment.
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        """As the base's.
 
         Raises:
             ValueError: there is no data set.
@@ -144,14 +99,7 @@ class OfflineAlgorithm(Algorithm):
             raise ValueError(
                 "there is no data to learn from: give an OfflineDataset as env, or to set_env"
             )
-        if self.env is not None:
-            return super()._setup_learn(total_timesteps, *args, **kwargs)
-        # SB3 resets the environment together with the counters: here there is nothing to reset.
-        self.env = SimpleNamespace(num_envs=1, reset=lambda: np.zeros(1))  # type: ignore[assignment]
-        try:
-            return super()._setup_learn(total_timesteps, *args, **kwargs)
-        finally:
-            self.env = None
+        return super()._setup_learn(*args, **kwargs)
 
     def learning_state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """The generator that draws minibatches."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from .base import (
@@ -21,6 +19,7 @@ from .base import (
     is_test,
 )
 from .expressions import evaluate
+from .json_lines import read_json_lines
 
 STOP = "\x03"  # "end of text"; a dollar sign is part of many questions
 _NUMBER = re.compile(r"-?(?:[0-9]{1,30}|[0-9]{1,3}(?:,[0-9]{3}){1,9})(?:\.[0-9]{1,30})?")
@@ -208,28 +207,13 @@ def _splits(train: str | os.PathLike[str], test: str | os.PathLike[str] | None) 
 
 def _read(path: str | os.PathLike[str]) -> dict[int, tuple[str, str]]:
     """Question and answer of every line, by line number."""
-    rows: dict[int, tuple[str, str]] = {}
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: there is no such file")
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: the file is not UTF-8 ({error})") from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            rows[number] = _parse(line, f"{path}, line {number}")
-    if not rows:
-        raise ValueError(f"{path}: the file is empty")
-    return rows
+    return {
+        number: _question(entry, f"{path}, line {number}")
+        for number, entry in read_json_lines(path).items()
+    }
 
 
-def _parse(line: str, where: str) -> tuple[str, str]:
-    try:
-        entry = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where}: no JSON ({error})") from error
-    if not isinstance(entry, Mapping):
-        raise ValueError(f"{where}: must be a JSON object, got {type(entry).__name__}")
+def _question(entry: Mapping[str, Any], where: str) -> tuple[str, str]:
     for key in ("question", "answer"):
         value = entry.get(key)
         if not isinstance(value, str) or not value.strip():

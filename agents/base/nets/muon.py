@@ -60,7 +60,7 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             raise ValueError("Muon takes no closure")
         matrices, others = self.param_groups
-        shapes: dict[tuple[int, ...], list[torch.nn.Parameter]] = defaultdict(list)
+        shapes: dict[tuple[int, ...], list[torch.Tensor]] = defaultdict(list)
         for parameter in matrices["params"]:
             if parameter.grad is not None:
                 shapes[tuple(parameter.shape)].append(parameter)
@@ -68,8 +68,8 @@ class Muon(torch.optim.Optimizer):
             self._orthogonal_step(alike, matrices)
         self._adam_step([p for p in others["params"] if p.grad is not None], others)
 
-    def _orthogonal_step(self, alike: list[torch.nn.Parameter], group: dict[str, Any]) -> None:
-        gradients = [parameter.grad for parameter in alike]
+    def _orthogonal_step(self, alike: list[torch.Tensor], group: dict[str, Any]) -> None:
+        gradients: Any = [parameter.grad for parameter in alike]
         means = [self._kept(parameter, "momentum") for parameter in alike]
         torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, means, group["momentum"])  # as Nesterov's
@@ -78,7 +78,7 @@ class Muon(torch.optim.Optimizer):
         size = group["stride"] * group["lr"] * max(1.0, rows / columns) ** 0.5
         torch._foreach_add_(alike, list(steps.unbind()), alpha=-size)
 
-    def _adam_step(self, parameters: list[torch.nn.Parameter], group: dict[str, Any]) -> None:
+    def _adam_step(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
         if not parameters:
             return
         gradients: Any = [parameter.grad for parameter in parameters]
@@ -96,7 +96,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_add_(scale, group["eps"])
         torch._foreach_addcdiv_(parameters, means, scale, -group["lr"] / (1 - slow**done))
 
-    def _kept(self, parameter: torch.nn.Parameter, name: str) -> torch.Tensor:
+    def _kept(self, parameter: torch.Tensor, name: str) -> torch.Tensor:
         state = self.state[parameter]
         if name not in state:
             state[name] = torch.zeros_like(parameter)

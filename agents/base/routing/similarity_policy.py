@@ -34,13 +34,16 @@ class SimilarityPolicy(AttentionPolicy):
         ValueError: the problem has no coordinates.
     """
 
-    def __init__(self, *args: Any, dim: int = 64, layers: int = 4, **kwargs: Any) -> None:
-        super().__init__(*args, dim=dim, layers=layers, **kwargs)
+    body: Any  # `NearAttention`
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         if not self.problem.euclidean:
             raise ValueError("SimilarityPolicy needs a problem with coordinates")
         assert self.problem.columns is not None
+        first, layers = self.body.layers[0], len(self.body.layers)
+        dim, heads, feedforward = self.head.in_features, first.heads, first.hidden.out_features
         self.embedding = torch.nn.Linear(self.problem.columns + DISTANCES, dim)
-        heads, feedforward = kwargs.get("heads", 4), kwargs.get("feedforward", 2 * dim)
         self.body = NearAttention(dim, layers, heads, feedforward)
         matrices = [p for p in self.body.parameters() if p.ndim == 2]
         chosen = {id(p) for p in matrices}
