@@ -10,8 +10,10 @@ import torch
 from stable_baselines3.common.type_aliases import GymEnv
 
 from ...envs.text.base import Task
+from .resumable import prefixed
 from .text.advantages import no_signal
 from .text.losses import kl_k3, token_mean
+from .text.prompt_table import PromptTable
 from .text.token_batch import TokenBatch
 from .text_algorithm import TextAlgorithm
 
@@ -85,7 +87,8 @@ class GroupAlgorithm(TextAlgorithm):
         select -> rollout -> reward -> advantage -> weight -> loss -> track
 
     The base has no idea of its own but this order: a subclass writes at least `advantage` and
-    `token_losses`, or `loss`. A timestep is a reply.
+    `token_losses`, or `loss`. Numbers that it remembers of prompts are in `tables`, by a name: they
+    are saved with the agent. A timestep is a reply.
 
     Args:
         prompts: tasks of a batch.
@@ -136,6 +139,7 @@ class GroupAlgorithm(TextAlgorithm):
         super()._setup_model()
         self.shuffle = torch.Generator().manual_seed(int(self.generator.integers(2**62)))
         self.samples: dict[str, list[list[Any]]] = {}
+        self.tables: dict[str, PromptTable] = {}
 
     def fixed_policy_arguments(self) -> dict[str, Any]:
         """A value head where the algorithm uses one."""
@@ -315,14 +319,18 @@ class GroupAlgorithm(TextAlgorithm):
     # -- checkpoints -------------------------------------------------------------------------------
 
     def extra_state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """As the base's, with the samples."""
+        """As the base's, with the samples and the tables."""
         values, tensors = super().extra_state()
+        for name, table in self.tables.items():
+            tensors |= {f"{name}.{column}": rows for column, rows in table.state().items()}
         return values | {"samples": self.samples}, tensors
 
     def restore_extra_state(self, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Inverse of `extra_state`."""
         super().restore_extra_state(values, tensors)
         self.samples = values["samples"]
+        for name, table in self.tables.items():
+            table.restore(prefixed(tensors, name))
 
     def learning_state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """As the base's, with the generator of minibatches."""

@@ -176,7 +176,7 @@ class SingleStreamPO(GRPO):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self.counts = PromptTable({"alpha": 0.5, "beta": 0.5})
+        self.counts = self.tables["counts"] = PromptTable({"alpha": 0.5, "beta": 0.5})
         self.last: TokenBatch | None = None  # the last reply to each task, in one row
 
     aggregate = GroupAlgorithm.aggregate  # the mean over all tokens
@@ -274,9 +274,8 @@ class SingleStreamPO(GRPO):
     # -- checkpoints -------------------------------------------------------------------------------
 
     def extra_state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """As the base's, with what is remembered of the tasks."""
+        """As the base's, with the last replies."""
         values, tensors = super().extra_state()
-        tensors |= {f"counts.{name}": column for name, column in self.counts.state().items()}
         if self.last is not None:
             last = self.last.tensors() | self.last.extra
             tensors |= {f"last.{name}": tensor for name, tensor in last.items()}
@@ -285,7 +284,6 @@ class SingleStreamPO(GRPO):
     def restore_extra_state(self, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Inverse of `extra_state`."""
         super().restore_extra_state(values, tensors)
-        self.counts.restore(prefixed(tensors, "counts"))
         self.last = None
         if last := prefixed(tensors, "last"):
             task = last.pop("task")

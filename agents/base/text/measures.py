@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import comb, log
+from math import log
 
 import torch
 
@@ -10,7 +10,7 @@ import torch
 def expected_best_of_n(
     scores: torch.Tensor, n: int, values: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Expected value of the best of n replies drawn from N without replacement, [...].
+    """Expected value of the best of n replies drawn from N without replacement, float64 [...].
 
     Sorted by score, s_(1) <= ... <= s_(N): sum_k C(k - 1, n - 1) v_(k) / C(N, n). It is unbiased
     for n fresh replies. J. Hilton, L. Gao: Measuring Goodhart's Law (2022).
@@ -27,12 +27,14 @@ def expected_best_of_n(
     of = scores.shape[-1]
     if not 1 <= n <= of:
         raise ValueError(f"n must be from 1 to the {of} scores, got {n}")
-    # Sorted from the best down and then turned round: that puts the first of equal ones last.
-    order = scores.sort(dim=-1, descending=True, stable=True).indices.flip(-1)
+    order = scores.sort(dim=-1, descending=True, stable=True).indices
     ordered = (scores if values is None else values).gather(-1, order)
-    total = comb(of, n)
-    weights = [comb(k - 1, n - 1) / total for k in range(1, of + 1)]
-    return (ordered * ordered.new_tensor(weights)).sum(dim=-1)
+    # C(N - 1, n - 1) / C(N, n) = n / N for the best, and C(k - 2, n - 1) / C(k - 1, n - 1) from one
+    # to the next.
+    k = torch.arange(of, 1, -1, dtype=torch.float64, device=scores.device)
+    steps = (k - n).clamp(min=0) / (k - 1)
+    weights = torch.cat([steps.new_ones(1), steps.cumprod(0)])
+    return (ordered * (n / of * weights)).sum(dim=-1)
 
 
 def best_of_n_kl(n: int) -> float:
@@ -50,7 +52,7 @@ def best_of_n_kl(n: int) -> float:
 
 
 def pass_at_k(correct: torch.Tensor, k: int) -> torch.Tensor:
-    """Probability that of k replies drawn from N one at least is right, [...].
+    """Probability that of k replies drawn from N one at least is right, float64 [...].
 
     1 - C(N - c, k) / C(N, k) with c right ones; 1 where fewer than k are wrong. M. Chen et al.:
     Evaluating Large Language Models Trained on Code (arXiv 2107.03374).
@@ -65,10 +67,11 @@ def pass_at_k(correct: torch.Tensor, k: int) -> torch.Tensor:
     of = correct.shape[-1]
     if not 1 <= k <= of:
         raise ValueError(f"k must be from 1 to the {of} replies, got {k}")
-    chances = [1 - comb(of - right, k) / comb(of, k) for right in range(of + 1)]
-    return torch.tensor(chances, dtype=torch.float64, device=correct.device)[
-        (correct != 0).sum(dim=-1)
-    ]
+    # C(N - c, k) / C(N, k) for c = 0, 1, ... N, each from the one before.
+    left = torch.arange(of, 0, -1, dtype=torch.float64, device=correct.device)
+    steps = (left - k).clamp(min=0) / left
+    failures = torch.cat([steps.new_ones(1), steps.cumprod(0)])
+    return 1 - failures[(correct != 0).sum(dim=-1)]
 
 
 def pair_accuracy(differences: torch.Tensor) -> torch.Tensor:
