@@ -42,8 +42,7 @@ from ..base.text.token_batch import TokenBatch, permutation
 from ..base.text.trial import Trial, trial
 from .baselines import GRPO, example
 
-# A policy that has not moved since it sampled says log-probabilities that differ by rounding alone;
-# in float32 by some 1e-6.
+# Log-probabilities of a policy that has not moved since it sampled differ by rounding, some 1e-6.
 ROUNDING = 1e-4
 
 # -- what the paper computes: covariances and losses -----------------------------------------------
@@ -69,25 +68,16 @@ def token_covariances(
     return away * mask
 
 
-def check_share(share: float) -> None:
-    """ValueError unless a share of tokens is in (0, 1]."""
+def check_choice(share: float, low: float = -math.inf, high: float = math.inf) -> None:
+    """ValueError unless a share of tokens is in (0, 1] and a window of covariances is one."""
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, got {share}")
-
-
-def check_window(low: float, high: float) -> None:
-    """ValueError unless a window of covariances has an inside."""
     if not low < high:
         raise ValueError(f"cov_low must be below cov_high, got {low} and {high}")
 
 
 def number_of_tokens(share: float, mask: torch.Tensor) -> int:
-    """A share of the tokens under a mask, rounded down, but at least one.
-
-    Raises:
-        ValueError: the share is not in (0, 1].
-    """
-    check_share(share)
+    """A share of the tokens under a mask, rounded down, but at least one."""
     return max(int(share * int(mask.sum())), 1)
 
 
@@ -115,11 +105,12 @@ def clip_cov_tokens(
     Raises:
         ValueError: the share is not in (0, 1], or low is not below high.
     """
-    check_window(low, high)
+    check_choice(share, low, high)
     within = mask & ~cut & (covariances > low) & (covariances < high)
     candidates = within.flatten().nonzero()[:, 0]
     drawn = permutation(len(candidates), generator)[: number_of_tokens(share, mask)]
-    return at(candidates[drawn.to(mask.device)], mask.shape)
+    chosen = candidates[drawn.to(mask.device)]
+    return torch.zeros_like(mask).flatten().index_fill(0, chosen, True).view_as(mask)
 
 
 def kl_cov_tokens(covariances: torch.Tensor, mask: torch.Tensor, share: float) -> torch.Tensor:
@@ -129,15 +120,11 @@ def kl_cov_tokens(covariances: torch.Tensor, mask: torch.Tensor, share: float) -
     Raises:
         ValueError: the share is not in (0, 1].
     """
+    check_choice(share)
     valid = covariances.masked_fill(~mask, -torch.inf).flatten()
     largest = valid.argsort(descending=True, stable=True)
-    return at(largest[: number_of_tokens(share, mask)], mask.shape)
-
-
-def at(places: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """True at places int [m] of the flattened array, False elsewhere: bool, in the shape."""
-    flat = torch.zeros(shape.numel(), dtype=torch.bool, device=places.device)
-    return flat.index_fill(0, places, True).view(shape)
+    chosen = largest[: number_of_tokens(share, mask)]
+    return torch.zeros_like(mask).flatten().index_fill(0, chosen, True).view_as(mask)
 
 
 def clip_cov_loss(losses: torch.Tensor, held_back: torch.Tensor) -> torch.Tensor:
@@ -182,12 +169,7 @@ def predicted_entropy_change(logits: torch.Tensor, delta: torch.Tensor) -> torch
 
 
 class EntropyLaw(NamedTuple):
-    """R = -a exp(H) + b.
-
-    Attributes:
-        a, b: of the law.
-        ceiling: b - a, the accuracy at which no entropy is left.
-    """
+    """R = -a exp(H) + b, with the ceiling b - a, the accuracy at which no entropy is left."""
 
     a: float
     b: float
@@ -244,8 +226,8 @@ class CovarianceGRPO(GRPO):
         """GRPO's; `extra["covariances"]` are those of the tokens."""
         assert batch.advantages is not None and batch.log_probs is not None
         found = token_covariances(batch.log_probs, batch.advantages, batch.mask)
-        batch.extra["covariances"] = found
         self.note(covariance=token_mean(found, batch.mask))
+        batch.extra["covariances"] = found
         return super().token_losses(batch)
 
 
@@ -282,7 +264,7 @@ class KLCov(CovarianceGRPO):
         clip_high: float = math.inf,
         **common: Any,
     ) -> None:
-        check_share(share)
+        check_choice(share)
         if cov_coef < 0:
             raise ValueError(f"cov_coef must be at least 0, got {cov_coef}")
         self.share, self.cov_coef = share, cov_coef
@@ -324,8 +306,7 @@ class ClipCov(CovarianceGRPO):
         clip_high: float = 1.0,
         **common: Any,
     ) -> None:
-        check_share(share)
-        check_window(cov_low, cov_high)
+        check_choice(share, cov_low, cov_high)
         self.share, self.cov_low, self.cov_high = share, cov_low, cov_high
         super().__init__(policy, env, clip_low=clip_low, clip_high=clip_high, **common)
 
@@ -335,8 +316,7 @@ class ClipCov(CovarianceGRPO):
         assert batch.advantages is not None
         ratio = self.token_ratios(batch).detach()
         held_back = clip_cov_tokens(
-            batch.extra["covariances"],
-            batch.mask,
+            *(batch.extra["covariances"], batch.mask),
             clipped(ratio, batch.advantages, self.clip_low, self.clip_high),
             share=self.share,
             low=self.cov_low,
@@ -375,9 +355,9 @@ def early_law(found: Trial, batches: int, size: int) -> EntropyLaw:
     """The law of the first third of a run: held-out accuracy where it was looked at, against the
     entropy of the batches around."""
     entropies, around = found.log["train/entropy"], max(batches // 24, 1)
-    looks = [int(replies) // size for replies in found.curve[0]]
+    looks = (int(replies) // size for replies in found.curve[0])
     means = [float(np.nanmean(entropies[max(k - around, 0) : k + around])) for k in looks]
-    third = -(-len(looks) // 3)
+    third = -(-len(means) // 3)
     return fit_entropy_law(means[:third], found.curve[1][:third])
 
 

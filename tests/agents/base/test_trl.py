@@ -15,7 +15,7 @@ from palaestra.agents.base.text.losses import token_mean
 from palaestra.agents.base.text.policy import TextPolicy
 from palaestra.agents.base.text_data import Preferences
 from palaestra.agents.llm.baselines import GRPO
-from palaestra.envs.text.arithmetic import ALPHABET
+from palaestra.envs.text.arithmetic import ALPHABET, Arithmetic
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 pytest.importorskip("trl", reason="TRL is not installed: palaestra[trl]")
@@ -65,7 +65,7 @@ def directory(tmp_path_factory):
     return str(path)
 
 
-class ManyRewards(palaestra.envs.text.arithmetic.Arithmetic):
+class ManyRewards(Arithmetic):
     """Any reply of a random model is worth something."""
 
     def score(self, verdict):
@@ -325,11 +325,11 @@ def test_replies_of_vllm_are_weighted(directory, tmp_path):
 
 
 def test_training_tasks_are_read_when_they_are_needed():
-    env = palaestra.envs.text.arithmetic.Arithmetic(pool=50)
+    env = Arithmetic(pool=50)
     data = ours.training_tasks(env)
     assert len(data) == 50
     assert data[7] == {"prompt": env.task(7, "train").prompt, "task": 7}
-    assert len(ours.training_tasks(palaestra.envs.text.arithmetic.Arithmetic())) == 2**20
+    assert len(ours.training_tasks(Arithmetic())) == 2**20
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ LEARNERS = {
 
 def compared(cls, **arguments):
     """Right sums are preferred to wrong ones."""
-    env = palaestra.envs.text.arithmetic.Arithmetic(digits=(1, 2))
+    env = Arithmetic(digits=(1, 2))
     tasks = [env.task(index, "train") for index in range(8)]
     data = Preferences(
         [task.prompt for task in tasks],
@@ -458,7 +458,7 @@ def test_arguments_of_pairs_that_contradict_the_agent(tmp_path):
         pair_config(LEARNERS["DPO"](), output_dir=tmp_path, beta=0.1)
     with pytest.raises(ValueError, match="has 8 records: that must be"):
         pair_config(LEARNERS["DPO"](), output_dir=tmp_path, per_device_train_batch_size=3)
-    env = palaestra.envs.text.arithmetic.Arithmetic()
+    env = Arithmetic()
     with pytest.raises(ValueError, match="build the agent with Preferences"):
         pair_config(palaestra.agents.DPO("TextPolicy", env), output_dir=tmp_path)
 
@@ -470,10 +470,11 @@ PROGRAM = """
 import os, sys, torch, palaestra
 from palaestra.agents.base.text.policy import TextPolicy
 from palaestra.agents.base.trl import grpo_trainer
+from palaestra.envs.text.arithmetic import Arithmetic
 
 directory, folder, out = sys.argv[1:]
 agent = palaestra.agents.DAPO(
-    "TextPolicy", palaestra.envs.text.arithmetic.Arithmetic(digits=(1, 2)), prompts=3, group_size=4,
+    "TextPolicy", Arithmetic(digits=(1, 2)), prompts=3, group_size=4,
     minibatch_size=6, seed=0, device="cpu", demonstrations=0, learning_rate=1e-3, max_rounds=1,
     policy_kwargs={"max_tokens": 8},
 )
@@ -512,14 +513,8 @@ def test_two_processes_learn_what_one_does(directory, tmp_path):
     found = []
     for processes in (1, 2):
         out = tmp_path / f"{processes}.pt"
-        command = [
-            *launch,
-            f"--nproc-per-node={processes}",
-            program,
-            directory,
-            tmp_path / "o",
-            out,
-        ]
+        files = (program, directory, tmp_path / "run", out)
+        command = [*launch, f"--nproc-per-node={processes}", *files]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         found.append(torch.load(out))
