@@ -215,13 +215,6 @@ class CovarianceGRPO(GRPO):
 
     aggregate = GroupAlgorithm.aggregate  # the mean over all tokens
 
-    def improve(self, batch: TokenBatch) -> None:
-        """As the base's; then the change of entropy is known."""
-        super().improve(batch)
-        if self.epochs > 1:
-            by_epoch = torch.stack(self._notes["entropy"]).reshape(self.epochs, -1).mean(dim=1)
-            self.note(entropy_change=by_epoch[-1] - by_epoch[0])
-
     def token_losses(self, batch: TokenBatch) -> torch.Tensor:
         """GRPO's; `extra["covariances"]` are those of the tokens."""
         assert batch.advantages is not None and batch.log_probs is not None
@@ -229,6 +222,13 @@ class CovarianceGRPO(GRPO):
         self.note(covariance=token_mean(found, batch.mask))
         batch.extra["covariances"] = found
         return super().token_losses(batch)
+
+    def track(self, batch: TokenBatch) -> None:
+        """After the updates the change of entropy is known."""
+        entropies = self._notes.get("entropy")
+        if self.epochs > 1 and entropies:
+            by_epoch = torch.stack(entropies).reshape(self.epochs, -1).mean(dim=1)
+            self.note(entropy_change=by_epoch[-1] - by_epoch[0])
 
 
 class KLCov(CovarianceGRPO):
