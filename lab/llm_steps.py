@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 import sys
 import tempfile
@@ -24,23 +25,24 @@ from typing import Any
 from ..envs.text.arithmetic import ALPHABET, Arithmetic
 
 WARM_UP = 3  # steps that are not timed
+LEARNING_RATE = 1e-6  # all the work of learning, and the replies stay what they are
 LAYERS, WIDTH, HEADS = 2, 64, 4
 # Three matrices of a gated layer hold what two matrices to and from 4 * WIDTH do.
 GATED_WIDTH = round(4 * WIDTH * 2 / 3)
 
 
-class LengthRewarded(Arithmetic):
-    """`Arithmetic-v0` whose reward is how much of the reply was read: a model that knows nothing
-    gets different rewards, too, and so learns at every step."""
+class StopRewarded(Arithmetic):
+    """`Arithmetic-v0` that pays for any stop: one reply in three of a model that knows nothing is
+    right, so that there is something to learn in every step."""
 
     def score(self, verdict: Any) -> float:
-        """The share of `max_reply` before and with the first stop."""
-        return float(verdict["length"]) / self.max_reply
+        """1 where the reply has a stop, else 0."""
+        return float(verdict["stopped"])
 
 
-def environment(tokens: int) -> LengthRewarded:
+def environment(tokens: int, pool: int | None = None) -> StopRewarded:
     """Sums of two digits: prompts of one length."""
-    return LengthRewarded(digits=2, reply="columns", max_reply=tokens)
+    return StopRewarded(digits=2, reply="columns", max_reply=tokens, pool=pool)
 
 
 def write_llama(directory: str | Path) -> None:
@@ -81,22 +83,14 @@ def our_steps(task: dict[str, Any]) -> Callable[[int], float]:
     """Updates of our GRPO."""
     from ..agents.llm.baselines import GRPO
 
-    sizes = {"layers": LAYERS, "width": WIDTH, "heads": HEADS}
     embedded = task["side"] == "embedded"
-    agent = GRPO(
-        "TextPolicy",
+    agent = learner(
+        GRPO,
         environment(task["tokens"]),
+        None if embedded else task["directory"],
         prompts=task["prompts"],
         group_size=task["group_size"],
-        demonstrations=0,
-        policy_kwargs={"model_kwargs": sizes} if embedded else {"model": task["directory"]},
-        seed=0,
-        device="cpu",
     )
-    if embedded:
-        agent.policy.tokenizer.ends = (-1,)  # no token: every reply has its budget
-    agent.policy.tokenizer.implied_stops = ()
-    agent.learn(0, log_interval=None)
 
     def steps(count: int) -> float:
         begun = time.perf_counter()
@@ -107,8 +101,35 @@ def our_steps(task: dict[str, Any]) -> Callable[[int], float]:
     return steps
 
 
+def learner(cls: Any, env: StopRewarded, directory: str | None = None, **arguments: Any) -> Any:
+    """An agent whose replies all have the whole budget, ready to learn.
+
+    Args:
+        cls: class of the agent.
+        env: its environment.
+        directory: of a model; None: the embedded one.
+        arguments: further ones of the agent.
+    """
+    sizes = {"layers": LAYERS, "width": WIDTH, "heads": HEADS}
+    agent = cls(
+        "TextPolicy",
+        env,
+        demonstrations=0,
+        learning_rate=LEARNING_RATE,
+        policy_kwargs={"model_kwargs": sizes} if directory is None else {"model": directory},
+        seed=0,
+        device="cpu",
+        **arguments,
+    )
+    if directory is None:
+        agent.policy.tokenizer.ends = (-1,)  # no token
+    agent.policy.tokenizer.implied_stops = ()
+    return agent.learn(0, log_interval=None)
+
+
 def trl_requests(task: dict[str, Any], requests: Iterator[str]) -> None:
     """Train with TRL's `GRPOTrainer`; the training waits between requests."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before the first import: nothing is reported to anybody
     import datasets
     import torch
     import transformers
@@ -116,12 +137,12 @@ def trl_requests(task: dict[str, Any], requests: Iterator[str]) -> None:
 
     logging.disable(logging.WARNING)
     env = environment(task["tokens"])
-    ids = range(4096)
-    prompts = {"prompt": [env.task(i, "train").prompt for i in ids], "task": list(ids)}
+    tasks = [env.task(index, "train") for index in range(4096)]
+    prompts = {"prompt": [one.prompt for one in tasks], "task": list(range(len(tasks)))}
 
     def reward(completions: list[str], task: list[int], **_: Any) -> list[float]:
         pairs = zip(task, completions, strict=True)
-        return [env.score(env.verify(env.task(i, "train"), reply)) for i, reply in pairs]
+        return [env.score(env.verify(tasks[index], reply)) for index, reply in pairs]
 
     class Requests(transformers.TrainerCallback):
         """Holds the training until the next request."""
@@ -146,7 +167,7 @@ def trl_requests(task: dict[str, Any], requests: Iterator[str]) -> None:
             num_generations=task["group_size"],
             max_completion_length=task["tokens"],
             max_steps=1_000_000,
-            learning_rate=3e-4,
+            learning_rate=LEARNING_RATE,
             lr_scheduler_type="constant",
             loss_type="grpo",
             gradient_checkpointing=False,

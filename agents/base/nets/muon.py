@@ -11,6 +11,7 @@ import torch
 # Of the polynomial a s + b s^3 + c s^5, which takes singular values in (0, 1] to about 1.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+LEAST = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
@@ -112,6 +113,9 @@ def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.transpose(1, 2)
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    # Momentum of what has no gradient any more (a dead unit) goes to numbers with which processors
+    # are ten times as slow; they are less than rounding here.
+    x = x.masked_fill(x.abs() < LEAST, 0.0)
     a, b, c = QUINTIC
     for _ in range(ITERATIONS):
         gram = x @ x.transpose(1, 2)

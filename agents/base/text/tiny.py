@@ -56,14 +56,20 @@ class Block(nn.Module):
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """Queries, keys and values [n, 3, heads, w, d] of x [n, w, width]."""
-        joint: torch.Tensor = self.joint(self.before(x))
+        joint = functional.linear(normed(x, self.before), self.joint.weight)
         return joint.unflatten(-1, (3, self.heads, -1)).permute(0, 2, 3, 1, 4)
 
     def finish(self, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         """Tokens [n, w, width] after the layer, `seen` [n, heads, w, d] being what they saw."""
-        x = x + self.joined(seen.transpose(1, 2).flatten(2))
-        output: torch.Tensor = x + self.back(functional.relu(self.hidden(self.between(x))))
-        return output
+        x = x + functional.linear(seen.transpose(1, 2).flatten(2), self.joined.weight)
+        inner = functional.linear(normed(x, self.between), self.hidden.weight)
+        return x + functional.linear(functional.relu(inner, inplace=True), self.back.weight)
+
+
+def normed(x: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
+    """What the module makes of x. For rows as short as here, calling a module takes as long as its
+    work: this and the layers above are called as functions."""
+    return torch.layer_norm(x, norm.normalized_shape, norm.weight, None, norm.eps)
 
 
 class TinyTransformer(nn.Module):
@@ -124,18 +130,16 @@ class TinyTransformer(nn.Module):
             ValueError: w is more than `context`.
         """
         self.check_length(ids.shape[1])
-        x = self.embedding(ids) + self.positions[: ids.shape[1]]
+        x = functional.embedding(ids, self.embedding.weight) + self.positions[: ids.shape[1]]
         for block in self.blocks:
             queries, keys, values = block.project(x).unbind(1)
             seen = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
             x = block.finish(x, seen)
-        hidden: torch.Tensor = self.norm(x)
-        return hidden
+        return normed(x, self.norm)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [..., outputs] of the token after each hidden state [..., width]."""
-        found: torch.Tensor = self.head(hidden)
-        return found
+        return functional.linear(hidden, self.head.weight)
 
     def read(
         self, ids: torch.Tensor, mask: torch.Tensor
@@ -170,7 +174,7 @@ class TinyTransformer(nn.Module):
                 queries, keys, values, allowed, is_causal=allowed is None
             )
             x = block.finish(x, seen)
-        return self.norm(x[:, -1]), layers, padding
+        return normed(x[:, -1], self.norm), layers, padding
 
     def continued(
         self, ids: torch.Tensor, mask: torch.Tensor, owner: torch.Tensor, tokens: torch.Tensor
@@ -209,7 +213,7 @@ class TinyTransformer(nn.Module):
             keys, values = joint.unbind(1)
             seen = functional.scaled_dot_product_attention(parts[:, 0], keys, values, allowed)
             x = block.finish(x, seen)
-        return torch.cat([first, self.norm(x)], dim=1)
+        return torch.cat([first, normed(x, self.norm)], dim=1)
 
     def start(
         self, ids: torch.Tensor, mask: torch.Tensor, repeats: int, budget: int
@@ -256,5 +260,4 @@ class TinyTransformer(nn.Module):
             keys, values = kept[..., :end, :].unbind(1)
             seen = functional.scaled_dot_product_attention(parts[:, 0], keys, values, bias)
             x = block.finish(x, seen)
-        hidden: torch.Tensor = self.norm(x[:, 0])
-        return hidden
+        return normed(x[:, 0], self.norm)

@@ -24,6 +24,15 @@ def test_orthogonalised_matrices_keep_their_directions_and_lose_their_sizes(shap
     assert off.abs().max() < 1e-3
 
 
+def test_what_is_less_than_rounding_counts_as_nothing():
+    torch.manual_seed(0)
+    given = torch.randn(2, 6, 6)
+    given[:, 3] = 1e-38  # the momentum of a unit that is dead
+    found = orthogonalised(given)
+    assert (found[:, 3] == 0).all()
+    torch.testing.assert_close(found[:, :3], orthogonalised(given[:, [0, 1, 2, 4, 5]])[:, :3])
+
+
 def make(seed=0):
     torch.manual_seed(seed)
     net = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU(), torch.nn.Linear(8, 5))
