@@ -1,11 +1,12 @@
 """A language model that learns sums from right and wrong alone.
 
-    python examples/improve_a_language_model.py                  the embedded model, in a minute
-    python examples/improve_a_language_model.py --model FOLDER   a local Hugging Face model
+    python examples/improve_a_language_model.py                 the embedded model, in a minute
+    python examples/improve_a_language_model.py --model FOLDER  a local Hugging Face model
 
-GRPO lets the model reply eight times to each sum and makes likelier what was right more often than the
-rest. The embedded model first imitates two thousand worked sums for some seconds, until it writes right
-ones at all. A pretrained model is asked in English, needs the extra "llm", and a GPU if it is large.
+GRPO lets the model reply eight times to each sum and makes likelier what was right more often than
+the rest. The embedded model first imitates two thousand worked sums for some seconds, until it
+writes right ones at all. A pretrained model is asked in English, needs the extra "llm", and a GPU
+if it is large.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from .bq_nco_gaps import RECIPES, benchmark
 from .cluster_benchmark import cluster_rescheduling
 from .coverage_benchmark import ant_coverage, coverage
 from .hdpo_speed import hdpo_throughput
+from .llm_speed import llm_arithmetic, llm_overhead, llm_speed
 from .routing_speed import routing_steps
 
 WAREHOUSE: dict[str, Any] = {"setting": "one_warehouse_lost", "stores": 10}
@@ -245,5 +246,30 @@ BENCHMARKS = (
         "that it took to make, and the rate where virtual machines came and went meanwhile, so "
         "that the plan comes late.",
         cluster_rescheduling,
+    ),
+    Benchmark(
+        "llm_speed",
+        "One step of GRPO (8 prompts, 8 replies of 16 tokens each, no reply ends early) with a "
+        "model of 2 layers, width 64 and one token per character: our embedded one, and one of "
+        "Llama's form with as many parameters, trained by us and by TRL's `GRPOTrainer` (float32, "
+        "without gradient checkpointing). Same prompts, same verifier; each side in a process of "
+        "its own, on one thread. Peak memory is that of the process, with its libraries.",
+        llm_speed,
+    ),
+    Benchmark(
+        "llm_overhead",
+        "What a step of other systems takes more than one of GRPO with the embedded model: 64 "
+        "replies of 16 tokens, to 8 prompts of a pool of 64; `SingleStreamPO` replies to 64 "
+        "prompts once, and reads each reply twice more for what it remembers.",
+        llm_overhead,
+    ),
+    Benchmark(
+        "llm_arithmetic",
+        "GRPO with the embedded model on sums of two digits with written-out columns "
+        "(`Arithmetic-v0`), from a model that has imitated until it is right on about 40% of "
+        "held-out tasks, to more than 90% greedy accuracy on 1,000 of them, which is looked at "
+        "every 25 updates of 512 replies (64 prompts, learning rate 3e-4). Three seeds, one "
+        "thread.",
+        llm_arithmetic,
     ),
 )

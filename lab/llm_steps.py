@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from ..envs.text.arithmetic import ALPHABET, Arithmetic
+from ..extras import require
 
 WARM_UP = 3  # steps that are not timed
+POOL = 512  # tasks of the comparison
 LEARNING_RATE = 1e-6  # all the work of learning, and the replies stay what they are
 LAYERS, WIDTH, HEADS = 2, 64, 4
 # Three matrices of a gated layer hold what two matrices to and from 4 * WIDTH do.
@@ -40,9 +42,13 @@ class StopRewarded(Arithmetic):
         return float(verdict["stopped"])
 
 
-def environment(tokens: int, pool: int | None = None) -> StopRewarded:
-    """Sums of two digits: prompts of one length."""
-    return StopRewarded(digits=2, reply="columns", max_reply=tokens, pool=pool)
+def environment(tokens: int, pool: int) -> StopRewarded:
+    """Sums of two digits (prompts of one length), the first `pool` of them; they are made before
+    the first step."""
+    env = StopRewarded(digits=2, reply="columns", max_reply=tokens, pool=pool)
+    for index in range(pool):
+        env.task(index, "train")
+    return env
 
 
 def write_llama(directory: str | Path) -> None:
@@ -86,7 +92,7 @@ def our_steps(task: dict[str, Any]) -> Callable[[int], float]:
     embedded = task["side"] == "embedded"
     agent = learner(
         GRPO,
-        environment(task["tokens"]),
+        environment(task["tokens"], POOL),
         None if embedded else task["directory"],
         prompts=task["prompts"],
         group_size=task["group_size"],
@@ -130,14 +136,13 @@ def learner(cls: Any, env: StopRewarded, directory: str | None = None, **argumen
 def trl_requests(task: dict[str, Any], requests: Iterator[str]) -> None:
     """Train with TRL's `GRPOTrainer`; the training waits between requests."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # before the first import: nothing is reported to anybody
-    import datasets
     import torch
     import transformers
-    import trl
 
+    trl, datasets = require("trl", extra="trl"), require("datasets", extra="trl")
     logging.disable(logging.WARNING)
-    env = environment(task["tokens"])
-    tasks = [env.task(index, "train") for index in range(4096)]
+    env = environment(task["tokens"], POOL)
+    tasks = [env.task(index, "train") for index in range(POOL)]
     prompts = {"prompt": [one.prompt for one in tasks], "task": list(range(len(tasks)))}
 
     def reward(completions: list[str], task: list[int], **_: Any) -> list[float]:

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from palaestra.envs.inventory.inventory_net import InventoryNet
-from palaestra.lab import bench, hdpo_speed
+from palaestra.lab import bench, hdpo_speed, llm_speed
 from palaestra.lab.bench import Benchmark, Result
 from palaestra.lab.benchmarks import BENCHMARKS
 
@@ -17,6 +17,7 @@ DEMAND = {"law": "poisson", "mean": 5.0}
 def no_peers(monkeypatch):
     for name in ("OFFICIAL_HDPO", "RL4CO", "TSPLIB", "KEEP"):
         monkeypatch.delenv(f"PALAESTRA_{name}", raising=False)
+    monkeypatch.setattr(llm_speed, "installed", lambda *names: False)
 
 
 def test_sides_take_turns():
@@ -82,10 +83,12 @@ def test_a_quick_run_measures_everything_and_writes_the_page(tmp_path):
     assert list(found) == [benchmark.name for benchmark in BENCHMARKS]
     values = {r.quantity: r.value for results in found.values() for r in results}
     unmeasured = [quantity for quantity, value in values.items() if value is None]
-    assert len(unmeasured) == len(hdpo_speed.CASES) + 4
-    assert all("official code" in name or "RL4CO" in name for name in unmeasured)
+    assert len(unmeasured) == len(hdpo_speed.CASES) + 8
+    others = ("official code", "RL4CO", "TRL")
+    assert all(any(other in name for other in others) for name in unmeasured)
     for name, value in values.items():  # small instances may be solved better than the references
-        assert value is None or value > 0 or ("gap" in name and value > -5), name
+        small = ("gap" in name and value > -5) or "over GRPO" in name or "accuracy" in name
+        assert value is None or value > 0 or small, name
     assert values["backlog: optimum in closed form"] == pytest.approx(6.279, abs=1e-3)
     written = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert "quick trial" in written

@@ -73,7 +73,10 @@ def states(model: LanguageModel, batch: TokenBatch, last: bool = False) -> torch
         if 2 * len(own) <= len(batch):
             mask = own >= 0
             hidden = model.continued(own.clamp(min=0), mask, owner, batch.tokens[:, :width])
-            return hidden.flatten(0, 1).index_select(0, row * (1 + width) + column)
+            hidden = hidden.flatten(0, 1)
+            if len(row) == len(hidden):  # replies of one length, and all of their tokens
+                return hidden
+            return hidden.index_select(0, row * (1 + width) + column)
     ids, lengths = aligned(batch.prompts, batch.prompt_mask, batch.tokens, width)
     index = row * ids.shape[1] + lengths[row] - 1 + column
     return model(ids).flatten(0, 1).index_select(0, index)

@@ -61,9 +61,12 @@ class Block(nn.Module):
 
     def finish(self, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         """Tokens [n, w, width] after the layer, `seen` [n, heads, w, d] being what they saw."""
-        x = x + functional.linear(seen.transpose(1, 2).flatten(2), self.joined.weight)
+        shape = x.shape
+        rows = seen.transpose(1, 2).reshape(-1, shape[-1])
+        x = torch.addmm(x.view(rows.shape), rows, self.joined.weight.t())
         inner = functional.linear(normed(x, self.between), self.hidden.weight)
-        return x + functional.linear(functional.relu(inner, inplace=True), self.back.weight)
+        inner = functional.relu(inner, inplace=True)
+        return torch.addmm(x, inner, self.back.weight.t()).view(shape)
 
 
 def normed(x: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
@@ -167,11 +170,11 @@ class TinyTransformer(nn.Module):
             allowed = (causal & mask[:, None, None]) | itself
         layers = []
         for block in self.blocks:
-            parts = block.project(x)
-            layers.append(parts[:, 1:])
-            queries, keys, values = parts.unbind(1)
+            queries, kept = block.project(x).split([1, 2], dim=1)
+            layers.append(kept)
+            keys, values = kept.unbind(1)
             seen = functional.scaled_dot_product_attention(
-                queries, keys, values, allowed, is_causal=allowed is None
+                queries[:, 0], keys, values, allowed, is_causal=allowed is None
             )
             x = block.finish(x, seen)
         return normed(x[:, -1], self.norm), layers, padding
@@ -208,10 +211,10 @@ class TinyTransformer(nn.Module):
             allowed = allowed & functional.pad(seen_of, (0, w), value=True)
         x = self.embedding(tokens) + places
         for block, before in zip(self.blocks, layers, strict=True):
-            parts = block.project(x)
-            joint = torch.cat([before.index_select(0, owner), parts[:, 1:]], dim=3)
+            queries, own_kept = block.project(x).split([1, 2], dim=1)
+            joint = torch.cat([before.index_select(0, owner), own_kept], dim=3)
             keys, values = joint.unbind(1)
-            seen = functional.scaled_dot_product_attention(parts[:, 0], keys, values, allowed)
+            seen = functional.scaled_dot_product_attention(queries[:, 0], keys, values, allowed)
             x = block.finish(x, seen)
         return torch.cat([first, normed(x, self.norm)], dim=1)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.utils.data import Sampler
 
 from ....envs.text.base import TextEnv
 from ....extras import require
@@ -20,6 +21,7 @@ from .shared import (
     Elsewhere,
     Remembering,
     check_agent,
+    check_arguments,
     configured,
     datasets,
     inputs_of,
@@ -31,6 +33,7 @@ from .shared import (
 gathering = require("accelerate.utils", extra="trl")
 models = require("trl.models.utils", extra="trl")
 adapters = require("trl.trainer.utils", extra="trl")
+GRPOTrainer: Any = trl.GRPOTrainer
 
 # What belongs to TRL's own loss and advantages, in whose place stand the agent's.
 UNHEARD = (
@@ -38,7 +41,7 @@ UNHEARD = (
     *("scale_rewards", "reward_weights", "multi_objective_aggregation", "shuffle_dataset"),
     *("mask_truncated_completions", "off_policy_mask_threshold", "use_bias_correction_kl"),
     *("top_entropy_quantile", "entropy_coef", "use_adaptive_entropy", "num_generations_eval"),
-    *("vllm_importance_sampling_mode", "vllm_importance_sampling_clip_min"),
+    *("vllm_importance_sampling_clip_min", "eval_strategy", "eval_steps"),
     *("sapo_temperature_neg", "sapo_temperature_pos"),
     *("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg"),
 )
@@ -79,7 +82,7 @@ def grpo_trainer(
 def group_config(agent: GroupAlgorithm, **given: Any) -> Any:
     """`GRPOConfig` of an agent; see `grpo_trainer`."""
     replies = agent.prompts * agent.group_size
-    said = {
+    said: dict[str, Any] = {
         # Which replies belong together, the agent knows: to TRL any number of at least 2 is right.
         "num_generations": agent.group_size if agent.group_size > 1 else replies,
         "generation_batch_size": replies,
@@ -88,30 +91,40 @@ def group_config(agent: GroupAlgorithm, **given: Any) -> Any:
         "top_p": agent.policy.top_p,
         "max_completion_length": agent.policy.max_tokens,
         "beta": agent.kl_coef,
+        "vllm_importance_sampling_mode": "token_truncate",  # what `correct_sampling` does
     }
     minibatch = min(agent.minibatch_size or replies, replies)
     if replies % minibatch:
         raise ValueError(f"minibatch_size={minibatch} must divide the {replies} replies of a batch")
-    # The mode is TRL's name for what `correct_sampling` does.
-    said["vllm_importance_sampling_mode"] = "token_truncate"
-    unheard = [name for name in UNHEARD if name not in said]
-    return configured(trl.GRPOConfig, agent, minibatch, said, unheard, given)
+    return configured(trl.GRPOConfig, agent, minibatch, said, UNHEARD, given)
 
 
 def training_tasks(env: TextEnv) -> Any:
-    """The training tasks of an environment as a data set of rows (prompt, task).
+    """The training tasks of an environment as a data set of their ids, `task`."""
+    return datasets.Dataset.from_dict({"task": range(env.pool_size)})
 
-    Prompts are made when a row is read, so that a million of tasks costs nothing.
+
+class Passes(Sampler[int]):
+    """Rows of whole batches, as many as one pass over the tasks has; a last one that is not whole
+    is left out, unless there is no other. The agent itself draws the tasks: rows only count.
+
+    Args:
+        tasks: in the data set.
+        prompts: of a batch.
+        rows: that are read while a batch is learned from.
     """
 
-    def rows(batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
-        chosen = [env.choose({"task": index, "split": "train"}) for index in batch["task"]]
-        return {"prompt": [task.prompt for task in chosen], "task": batch["task"]}
+    def __init__(self, tasks: int, prompts: int, rows: int) -> None:
+        self.tasks, self.rows = tasks, max(tasks // prompts, 1) * rows
 
-    return datasets.Dataset.from_dict({"task": range(env.pool_size)}).with_transform(rows)
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[int]:
+        return (row % self.tasks for row in range(self.rows))
 
 
-class GroupTrainer(Remembering, trl.GRPOTrainer):
+class GroupTrainer(Remembering, GRPOTrainer):
     """`GRPOTrainer` with the stages of an agent in the place of its own.
 
     A batch of the agent is a batch that TRL generates; the stages see all of it in every process.
@@ -145,6 +158,7 @@ class GroupTrainer(Remembering, trl.GRPOTrainer):
         self, agent: GroupAlgorithm, model: Any, args: Any, chat: bool = False, **arguments: Any
     ) -> None:
         check_agent(agent, GroupAlgorithm, args.world_size)
+        check_arguments(arguments)
         if agent.uses_values:
             name = type(agent).__name__
             raise ValueError(f"{name} learns values, and TRL's model has no head for them")
@@ -187,7 +201,8 @@ class GroupTrainer(Remembering, trl.GRPOTrainer):
             weights = agent.weight(batch)
             batch.weights = None if weights is None else by_tokens(weights)
             if correction is not None:
-                batch.weights = correction if weights is None else correction * batch.weights
+                own = 1.0 if batch.weights is None else batch.weights
+                batch.weights = correction * own
             agent.note(skipped=float(agent.nothing_to_learn(batch)))
         self.show(rollouts)
         return batch
@@ -256,6 +271,12 @@ class GroupTrainer(Remembering, trl.GRPOTrainer):
         with self.stages() as agent:
             of_whole = agent.aggregate(inside[:, None] * mask.float(), mask)
             return float(of_whole / agent.aggregate(mask[inside].float(), mask[inside]))
+
+    def _get_train_sampler(self, dataset: Any = None) -> Passes:
+        """See `Passes`."""
+        reads = self.args.steps_per_generation * self.num_iterations
+        rows = self.args.generation_batch_size * reads
+        return Passes(len(self.train_dataset), self.agent.prompts, rows)
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         """Rows of the batch for the next slice of a minibatch, and their share in its loss.

@@ -17,6 +17,7 @@ from .shared import (
     Elsewhere,
     Remembering,
     check_agent,
+    check_arguments,
     configured,
     datasets,
     inputs_of,
@@ -27,12 +28,14 @@ from .shared import (
 
 models = require("trl.models.utils", extra="trl")
 adapters = require("trl.trainer.utils", extra="trl")
+DPOTrainer: Any = trl.DPOTrainer
 
 # What belongs to TRL's own loss and data, in whose place stand the agent's.
 UNHEARD = (
     *("loss_type", "loss_weights", "beta", "label_smoothing", "ld_alpha", "use_weighting"),
     *("f_divergence_type", "f_alpha_divergence_coef", "discopop_tau", "precompute_ref_log_probs"),
     *("max_length", "truncation_mode", "padding_free", "dataset_num_proc"),
+    *("eval_strategy", "eval_steps"),
 )
 
 
@@ -76,7 +79,7 @@ def pair_config(agent: PreferenceAlgorithm, **given: Any) -> Any:
     return configured(trl.DPOConfig, agent, minibatch, said, UNHEARD, given)
 
 
-class PairTrainer(Remembering, trl.DPOTrainer):
+class PairTrainer(Remembering, DPOTrainer):
     """`DPOTrainer` with the stages of an agent in the place of its own.
 
     A slice of a minibatch (of a process, or of a step of gradient accumulation) has its own loss,
@@ -106,6 +109,7 @@ class PairTrainer(Remembering, trl.DPOTrainer):
         **arguments: Any,
     ) -> None:
         check_agent(agent, PreferenceAlgorithm, args.world_size)
+        check_arguments(arguments)
         remembers = type(agent).track is not PreferenceAlgorithm.track
         if remembers and args.world_size > 1:
             raise ValueError(

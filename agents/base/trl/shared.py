@@ -18,7 +18,7 @@ from ..text_algorithm import TextAlgorithm
 
 trl = require("trl", extra="trl")
 datasets = require("datasets", extra="trl")
-transformers = require("transformers", extra="trl")
+TrainerCallback: Any = require("transformers", extra="trl").TrainerCallback
 
 AGENT = "agent.zip"  # in a checkpoint: what the agent remembers
 # Parts of an agent that stand for the loop of learning, which is the trainer's here.
@@ -97,6 +97,16 @@ def check_agent(agent: TextAlgorithm, base: type[TextAlgorithm], processes: int)
         )
 
 
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """ValueError where a trainer's own data or rewards are given."""
+    own = ("train_dataset", "eval_dataset", "reward_funcs", "rollout_func", "environment_factory")
+    if wrong := sorted(set(arguments) & {*own, "tools", "args", "data_collator"}):
+        raise ValueError(
+            f"{wrong} are the agent's; held-out tasks are for `TextAlgorithm.accuracy`, with a "
+            "TextPolicy of what the trainer has saved"
+        )
+
+
 # -- the model -------------------------------------------------------------------------------------
 
 
@@ -143,7 +153,7 @@ def swapped(agent: TextAlgorithm, **attributes: Any) -> Iterator[None]:
             setattr(agent, name, value)
 
 
-class AfterUpdates(transformers.TrainerCallback):
+class AfterUpdates(TrainerCallback):
     """Calls the trainer's `look_back` after every step of the optimizer."""
 
     def __init__(self, trainer: Any) -> None:

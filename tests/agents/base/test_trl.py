@@ -25,7 +25,11 @@ tokenizers = pytest.importorskip("tokenizers")
 from palaestra.agents.base.trl import dpo_trainer, grpo_trainer  # noqa: E402
 from palaestra.agents.base.trl import group as ours  # noqa: E402
 from palaestra.agents.base.trl.pairs import pair_config  # noqa: E402
-from palaestra.agents.base.trl.shared import check_agent  # noqa: E402
+from palaestra.agents.base.trl.shared import (  # noqa: E402
+    check_agent,
+    load_memory,
+    save_memory,
+)
 
 BOS, END = len(ALPHABET), len(ALPHABET) + 1
 
@@ -72,6 +76,13 @@ class ManyRewards(Arithmetic):
         return verdict["length"] / 8
 
 
+class AnyStop(Arithmetic):
+    """A stop is all that is wanted."""
+
+    def score(self, verdict):
+        return float(verdict["stopped"])
+
+
 class Halves(GRPO):
     """Half weight for the first half of the batch; the mean over all tokens."""
 
@@ -92,10 +103,10 @@ class Squares(GRPO):
         return -(batch.log_probs - batch.old_log_probs).exp() * batch.advantages**2
 
 
-def built(cls, **arguments):
+def built(cls, env=None, **arguments):
     settings = {"prompts": 4, "group_size": 4, "seed": 0, "device": "cpu", "demonstrations": 0}
     settings |= {"policy_kwargs": {"max_tokens": 8}, "learning_rate": 1e-3}
-    return cls("TextPolicy", ManyRewards(digits=(1, 2)), **settings | arguments)
+    return cls("TextPolicy", env or ManyRewards(digits=(1, 2)), **settings | arguments)
 
 
 def trained(agent, directory, folder, max_steps=1, **arguments):
@@ -275,6 +286,36 @@ def test_five_steps_with_all_stages(directory, tmp_path):
     assert again.generator.bit_generator.state == agent.generator.bit_generator.state
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("BNPO", {}),
+        ("DCPO", {}),
+        ("KLCov", {"epochs": 2}),
+        ("ClipCov", {}),
+        ("KnapsackGRPO", {"group_size": 4, "low": 2, "high": 8}),
+        (
+            "SingleStreamPO",
+            {"prompts": 8, "group_size": 1, "candidates": 10, "first_replies": 2},
+        ),
+    ],
+)
+def test_systems_train_with_what_they_remember(name, arguments, directory, tmp_path):
+    agent = built(getattr(palaestra.agents, name), env=AnyStop(digits=1, pool=12), **arguments)
+    trainer = trained(agent, directory, tmp_path, 2 * arguments.get("epochs", 1))
+    start = flat(trainer.model)
+    trainer.train()
+    assert not torch.equal(start, flat(trainer.model)) and flat(trainer.model).isfinite().all()
+    logs = [row for row in trainer.state.log_history if "rollout/reward" in row]
+    assert len(logs) == 2
+    again = built(type(agent), env=AnyStop(digits=1, pool=12), **arguments)
+    save_memory(agent, tmp_path / "agent.zip")
+    load_memory(again, tmp_path / "agent.zip")
+    found, expected = again.extra_state(), agent.extra_state()
+    assert found[0] == expected[0] and again.num_timesteps == agent.num_timesteps >= 16
+    torch.testing.assert_close(found[1], expected[1], rtol=0, atol=0)
+
+
 def test_groups_of_any_size(directory, tmp_path):
     agent = built(Uneven, prompts=2, group_size=4)
     trainer = trained(agent, directory, tmp_path, 2)
@@ -290,6 +331,43 @@ def test_a_slice_without_replies_has_no_gradient(directory, tmp_path):
     assert trainer.share(torch.arange(16), none) == 0.0
     trainer._compute_loss(trainer.model, {"rows": none, "share": 0.0}).backward()
     assert all(not p.grad.any() for p in trainer.model.parameters())
+
+
+def test_the_reference_of_adapters_is_the_model_without_them(directory, tmp_path):
+    peft = pytest.importorskip("peft")
+    adapters = peft.LoraConfig(target_modules=["q_proj", "v_proj"], r=4, task_type="CAUSAL_LM")
+    agent = built(palaestra.agents.GRPO, kl_coef=0.1, learning_rate=0.01)
+    trainer = trained(
+        agent,
+        directory,
+        tmp_path,
+        3,
+        gradient_checkpointing=True,
+        trainer={"peft_config": adapters},
+    )
+    trainer.train()
+    batch = trainer.batch
+    before = TextPolicy(model=directory, seed=0).log_probs(batch).detach()
+    torch.testing.assert_close(trainer.reference_scores(batch), before, atol=1e-5, rtol=0)
+    assert (trainer.scores(trainer.model, batch) - before).abs().max() > 1e-3
+
+    agent = LEARNERS["DPO"](learning_rate=0.01)
+    trainer = trained_by_pairs(
+        agent,
+        directory,
+        tmp_path,
+        3,
+        gradient_checkpointing=True,
+        trainer={"peft_config": adapters},
+    )
+    trainer.train()
+    with trainer.stages(trainer.model) as agent, torch.no_grad():
+        pairs = agent.select(range(8))
+        agent.score(pairs)
+    before = TextPolicy(model=directory, seed=0).log_probs(pairs.replies).detach()
+    found = pairs.replies.reference_log_probs
+    torch.testing.assert_close(found, before, atol=1e-5, rtol=0)
+    assert (pairs.replies.log_probs - before).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["GRPO", "DrGRPO", "weights", "RLOO"])
@@ -324,12 +402,13 @@ def test_replies_of_vllm_are_weighted(directory, tmp_path):
     torch.testing.assert_close(ratio, torch.full_like(ratio, -0.5).exp(), atol=1e-4, rtol=0)
 
 
-def test_training_tasks_are_read_when_they_are_needed():
-    env = Arithmetic(pool=50)
-    data = ours.training_tasks(env)
-    assert len(data) == 50
-    assert data[7] == {"prompt": env.task(7, "train").prompt, "task": 7}
-    assert len(ours.training_tasks(Arithmetic())) == 2**20
+@pytest.mark.parametrize(("pool", "batches"), [(50, 12), (12, 3), (2, 1)])
+def test_an_epoch_is_a_pass_over_the_tasks(pool, batches, directory, tmp_path):
+    agent = built(palaestra.agents.GRPO, env=AnyStop(pool=pool), epochs=2, minibatch_size=8)
+    trainer = trained(agent, directory, tmp_path, per_device_train_batch_size=4)
+    assert trainer.train_dataset["task"][:] == list(range(pool))
+    # Four prompts a batch, two epochs of two steps, each of two slices.
+    assert len(trainer.get_train_dataloader()) == batches * 2 * 2 * 2
 
 
 @pytest.mark.parametrize(
@@ -344,6 +423,12 @@ def test_training_tasks_are_read_when_they_are_needed():
 def test_arguments_that_contradict_the_agent(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         ours.group_config(built(palaestra.agents.GRPO), output_dir=tmp_path, **arguments)
+
+
+def test_tasks_and_rewards_are_the_agents(directory, tmp_path):
+    agent = built(palaestra.agents.GRPO)
+    with pytest.raises(ValueError, match=r"\['eval_dataset'\] are the agent's"):
+        trained(agent, directory, tmp_path, trainer={"eval_dataset": []})
 
 
 def test_agents_that_a_trainer_cannot_be(directory, tmp_path):
