@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch.optim.adam import adam
 
 # Of the polynomial a s + b s^3 + c s^5, which takes singular values in (0, 1] to about 1.
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -80,22 +81,24 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_add_(alike, list(steps.unbind()), alpha=-size)
 
     def _adam_step(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
-        if not parameters:
-            return
         gradients: Any = [parameter.grad for parameter in parameters]
-        means = [self._kept(parameter, "mean") for parameter in parameters]
-        squares = [self._kept(parameter, "square") for parameter in parameters]
-        counts = [self.state[p].setdefault("step", torch.zeros(())) for p in parameters]
-        slow, slower = group["betas"]
-        torch._foreach_add_(counts, 1)
-        torch._foreach_lerp_(means, gradients, 1 - slow)
-        torch._foreach_mul_(squares, slower)
-        torch._foreach_addcmul_(squares, gradients, gradients, 1 - slower)
-        done = float(counts[0])  # all of them learn from the first step on
-        scale = torch._foreach_sqrt(squares)
-        torch._foreach_div_(scale, (1 - slower**done) ** 0.5)
-        torch._foreach_add_(scale, group["eps"])
-        torch._foreach_addcdiv_(parameters, means, scale, -group["lr"] / (1 - slow**done))
+        beta1, beta2 = group["betas"]
+        adam(
+            parameters,
+            gradients,
+            [self._kept(parameter, "exp_avg") for parameter in parameters],
+            [self._kept(parameter, "exp_avg_sq") for parameter in parameters],
+            [],
+            [self.state[p].setdefault("step", torch.zeros(())) for p in parameters],
+            foreach=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=False,
+        )
 
     def _kept(self, parameter: torch.Tensor, name: str) -> torch.Tensor:
         state = self.state[parameter]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import torch
 from stable_baselines3.common.type_aliases import Schedule
 from torch.nn import functional
 
-from ..nets.attention import EdgeEmbedding, ReZeroAttention
+from ..nets.attention import EdgeEmbedding, NearAttention, ReZeroAttention
 from .node_policy import NodePolicy
 from .problems import Situation, keep_nearest
 
@@ -26,7 +26,9 @@ class AttentionPolicy(NodePolicy):
         dim, layers, heads, feedforward: of `ReZeroAttention`; the paper has 192, 9, 12 and 512.
     """
 
-    flags: ClassVar[int] = 0  # features of a node beside its data
+    flags: ClassVar[int] = 0  # features of a node beside its data, instead of marks of the ends
+    measures: ClassVar[int] = 0  # features of a node beside its data and flags
+    body_class: ClassVar[type[ReZeroAttention | NearAttention]] = ReZeroAttention
 
     def __init__(
         self,
@@ -41,16 +43,20 @@ class AttentionPolicy(NodePolicy):
     ) -> None:
         super().__init__(observation_space, action_space, problem)
         # Of a matrix, a node's features are its distances from the origin and to the destination.
-        features = (self.problem.columns or 2) + self.flags
+        features = (self.problem.columns or 2) + self.flags + self.measures
         if self.problem.columns is None:
             self.matrix_embedding = EdgeEmbedding(features, IDENTIFIERS, dim)
         else:
             self.embedding = torch.nn.Linear(features, dim)
         if self.problem.ends and not self.flags:
             self.ends = torch.nn.Parameter(torch.randn(2, dim))
-        self.body = ReZeroAttention(dim, layers, heads, feedforward)
+        self.body: Any = self.body_class(dim, layers, heads, feedforward)
         self.head = torch.nn.Linear(dim, self.problem.choices)
-        self.optimizer = torch.optim.Adam(self.parameters(), lr=lr_schedule(1))
+        self.optimizer = self.make_optimizer(lr_schedule(1))
+
+    def make_optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
+        """Adam."""
+        return torch.optim.Adam(self.parameters(), lr=learning_rate)
 
     def forward(
         self, situation: Situation, feasible: torch.Tensor, neighbours: int | None = None

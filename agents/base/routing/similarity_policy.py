@@ -13,8 +13,6 @@ from ..nets.muon import Muon
 from .attention_policy import AttentionPolicy
 from .problems import Situation
 
-DISTANCES = 4  # features of a node by its distances from origin and destination
-
 
 class SimilarityPolicy(AttentionPolicy):
     """`AttentionPolicy` on the instance left in a frame of its own, with attention to what is near.
@@ -34,21 +32,20 @@ class SimilarityPolicy(AttentionPolicy):
         ValueError: the problem has no coordinates.
     """
 
-    body: Any  # `NearAttention`
+    measures = 4  # of `distances_from_ends`
+    body_class = NearAttention
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not self.problem.euclidean:
             raise ValueError("SimilarityPolicy needs a problem with coordinates")
-        assert self.problem.columns is not None
-        first, layers = self.body.layers[0], len(self.body.layers)
-        dim, heads, feedforward = self.head.in_features, first.heads, first.hidden.out_features
-        self.embedding = torch.nn.Linear(self.problem.columns + DISTANCES, dim)
-        self.body = NearAttention(dim, layers, heads, feedforward)
+
+    def make_optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
+        """Muon for the matrices of the layers, Adam for the rest."""
         matrices = [p for p in self.body.parameters() if p.ndim == 2]
         chosen = {id(p) for p in matrices}
         others = [p for p in self.parameters() if id(p) not in chosen]
-        self.optimizer = Muon(matrices, others, self.optimizer.param_groups[0]["lr"])
+        return Muon(matrices, others, learning_rate)
 
     def attend(
         self, situation: Situation, index: torch.Tensor, present: torch.Tensor | None
@@ -62,7 +59,8 @@ class SimilarityPolicy(AttentionPolicy):
         features = torch.cat([points, others, distances_from_ends(points, present)], dim=2)
         nodes = self.embedding(features)
         nodes = nodes + functional.pad(self.ends, (0, 0, 0, index.shape[1] - 2))
-        return self.body(nodes, distances_in_steps(points, present), present)
+        found: torch.Tensor = self.body(nodes, distances_in_steps(points, present), present)
+        return found
 
 
 def in_own_frame(

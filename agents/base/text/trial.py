@@ -101,7 +101,6 @@ def trial(
     made.learn(replies, callback=watch, log_interval=None)
     names = sorted({name for row in watch.rows for name in row})
     log = {name: np.array([row.get(name, np.nan) for row in watch.rows]) for name in names}
-    after = made.accuracy(ids)
     if watch.x[-1] != made.num_timesteps:
         watch.look()
-    return Trial(made, log, watch.y[0], after, (watch.x, watch.y))
+    return Trial(made, log, watch.y[0], watch.y[-1], (watch.x, watch.y))
