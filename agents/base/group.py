@@ -155,9 +155,8 @@ class GroupAlgorithm(TextAlgorithm):
 
     def select(self) -> Selection:
         """Tasks of the training pool, uniformly and (where there are enough) without repeats."""
-        size = self.tasks.pool_size
-        ids = self.generator.choice(size, self.prompts, replace=size < self.prompts)
-        return Selection(self.tasks_of(ids.tolist()), [self.group_size] * self.prompts)
+        ids = self.tasks.draw_pool(self.prompts, self.generator)
+        return Selection(self.tasks_of(ids), [self.group_size] * self.prompts)
 
     def rollout(self, selection: Selection) -> Rollouts:
         """Replies of the policy, and what the environment says of them."""
@@ -169,7 +168,7 @@ class GroupAlgorithm(TextAlgorithm):
         written = self.policy.generate(
             prompts, replies[0] if same else 1, temperature=self.temperature
         )
-        verdicts = [self.tasks.verify(*pair) for pair in zip(every, written.texts, strict=True)]
+        verdicts = list(map(self.tasks.verify, every, written.texts))
         batch = written.batch()
         batch.groups = groups.to(self.device)
         batch.extra = {
@@ -181,7 +180,7 @@ class GroupAlgorithm(TextAlgorithm):
 
     def reward(self, rollouts: Rollouts) -> torch.Tensor:
         """Rewards of the replies, float [N]: those of the environment."""
-        return self.tensor([self.tasks.score(verdict) for verdict in rollouts.verdicts])
+        return self.tensor(list(map(self.tasks.score, rollouts.verdicts)))
 
     def advantage(self, batch: TokenBatch) -> torch.Tensor:
         """Advantages of the replies, float [N], or of their tokens, [N, T]; constants."""
@@ -218,22 +217,30 @@ class GroupAlgorithm(TextAlgorithm):
 
     def update(self) -> dict[str, float]:
         """One batch of replies, and what is learned from it."""
+        batch = self.gather().batch
+        self.assess(batch)
+        idle = self.nothing_to_learn(batch)
+        if not idle:
+            self.improve(batch)
+        self.track(batch)
+        return self._summary(batch) | {"train/skipped": float(idle)}
+
+    def gather(self) -> Rollouts:
+        """The replies of an update, some of them kept to look at."""
         self._notes.clear()
         self.tasks.np_random = self.generator
         rollouts = self.collect()
-        batch = rollouts.batch
         self.look_at(rollouts)
+        return rollouts
+
+    def assess(self, batch: TokenBatch) -> None:
+        """What the loss needs of a whole batch: the reference's word, advantages and weights."""
         if self.reference is not None:
             with torch.no_grad():
                 batch.reference_log_probs = self.reference.log_probs(batch, self.temperature)
         batch.advantages = by_tokens(self.advantage(batch))
         weights = self.weight(batch)
         batch.weights = None if weights is None else by_tokens(weights)
-        idle = self.nothing_to_learn(batch)
-        if not idle:
-            self.improve(batch)
-        self.track(batch)
-        return self._summary(batch) | {"train/skipped": float(idle)}
 
     def collect(self) -> Rollouts:
         """The batch to learn from: by default one round of the first three stages."""
@@ -274,7 +281,8 @@ class GroupAlgorithm(TextAlgorithm):
 
     def tasks_of(self, ids: Sequence[int]) -> list[Task]:
         """Training tasks by their ids."""
-        return [self.tasks.choose({"task": index, "split": "train"}) for index in ids]
+        choose = self.tasks.choose
+        return [choose({"task": index, "split": "train"}) for index in ids]
 
     def checked(self, rewards: torch.Tensor, rollouts: Rollouts) -> torch.Tensor:
         """The rewards.
@@ -314,7 +322,8 @@ class GroupAlgorithm(TextAlgorithm):
             "rollout/no_signal": no_signal(batch.rewards, batch.groups),
             "rollout/zero_advantage": silent.float().mean(),
         }
-        return {name: float(value) for name, value in found.items()} | self.noted()
+        values = torch.stack(list(found.values())).tolist()
+        return dict(zip(found, values, strict=True)) | self.noted()
 
     # -- checkpoints -------------------------------------------------------------------------------
 

@@ -222,7 +222,6 @@ class Preferences(TextData):
                 f"n={n}, batch_size={batch_size}, replies={replies}"
             )
         judge, rng = text_env(env), np.random.default_rng(seed)
-        size = judge.pool_size
         found: list[tuple[str, str, str, float]] = []
         tried = 0
         while len(found) < n:
@@ -231,9 +230,9 @@ class Preferences(TextData):
                     f"{tried} tasks gave {len(found)} pairs of {n}: the score of {judge} seldom "
                     "tells two replies of this policy apart"
                 )
-            ids = rng.choice(size, batch_size, replace=size < batch_size)
             tried += batch_size
-            given = attempt(judge, policy, ids.tolist(), replies, temperature)
+            ids = judge.draw_pool(batch_size, rng)
+            given = attempt(judge, policy, ids, replies, temperature)
             best, worst = given.scores.argmax(dim=1), given.scores.argmin(dim=1)
             gaps = given.scores.amax(dim=1) - given.scores.amin(dim=1)
             for row, gap in enumerate(gaps.tolist()):

@@ -159,9 +159,8 @@ class BestOfN(TextAlgorithm):
 
     def update(self) -> dict[str, float]:
         """n replies to each of some training tasks."""
-        size = self.tasks.pool_size
-        ids = self.generator.choice(size, self.prompts, replace=size < self.prompts)
-        given = attempt(self.tasks, self.policy, ids.tolist(), self.n, self.temperature)
+        ids = self.tasks.draw_pool(self.prompts, self.generator)
+        given = attempt(self.tasks, self.policy, ids, self.n, self.temperature)
         scores = given.scores
         if self.scorer is not None:
             scores = self.rate([task.prompt for task in given.tasks], given.replies)

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from .arithmetic_notation import CHUNK, EQUATION, Notation, Reading
@@ -83,8 +84,14 @@ def _segments(working: str, separator: str, offset: int) -> Iterator[_Step]:
         begin = end + 1
 
 
+@lru_cache(maxsize=4096)
+def _needed(problem: Problem, form: str) -> tuple[str, ...]:
+    """The steps of `work_out`; the replies to one task are judged together."""
+    return tuple(work_out(problem, form)[0])
+
+
 def _judge_columns(problem: Problem, steps: list[_Step]) -> bool:
-    needed = work_out(problem, "columns")[0]
+    needed = _needed(problem, "columns")
     place, done = -1, set()
     for step in steps:
         match = _CHUNK_STEP.fullmatch(step.text)
@@ -98,7 +105,7 @@ def _judge_columns(problem: Problem, steps: list[_Step]) -> bool:
 
 
 def _judge_lines(problem: Problem, steps: list[_Step]) -> bool:
-    needed = Counter(work_out(problem, "lines")[0])
+    needed = Counter(_needed(problem, "lines"))
     two_terms, sound = len(problem.operands) == 2, True
     standing: list[int] = []
     there: Counter[str] = Counter()  # how often each line stands

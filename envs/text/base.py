@@ -7,7 +7,7 @@ else (Gymnasium's interface, options, rendering, held-out tasks) is here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 from zlib import crc32
@@ -15,6 +15,10 @@ from zlib import crc32
 import gymnasium as gym
 import numpy as np
 
+from ..checks import check_choice as check_choice
+from ..checks import check_flag as check_flag
+from ..checks import check_integer as check_integer
+from ..checks import check_share as check_share
 from ..faces import check_render_mode
 from ..spaces import Texts
 
@@ -133,6 +137,13 @@ class TextEnv(gym.Env[str, str]):
         """Number of training tasks that a reset draws from: ids 0 .. pool_size - 1."""
         size = self.number_of_tasks("train")
         return size if self.pool is None else min(size, self.pool)
+
+    def draw_pool(self, n: int, rng: np.random.Generator) -> list[int]:
+        """Ids of n training tasks of the pool, uniformly and (where there are enough) without
+        repeats."""
+        size = self.pool_size
+        ids: list[int] = rng.choice(size, n, replace=size < n).tolist()
+        return ids
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -314,51 +325,3 @@ def altered_digit(number: int, rng: np.random.Generator) -> int:
     others = [str(digit) for digit in range(low, 10) if str(digit) != digits[place]]
     changed = int(digits[:place] + str(rng.choice(others)) + digits[place + 1 :])
     return -changed if number < 0 else changed
-
-
-def check_integer(name: str, value: Any, low: int, high: int) -> int:
-    """Return `value` as an int.
-
-    Raises:
-        ValueError: it is no integer in [low, high].
-    """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise ValueError(f"{name}={value!r} must be an integer from {low} to {high}")
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value} must be an integer from {low} to {high}")
-    return int(value)
-
-
-def check_share(name: str, value: Any, high: float = 1.0) -> float:
-    """Return `value` as a float.
-
-    Raises:
-        ValueError: it is no number in [0, high].
-    """
-    number = isinstance(value, int | float | np.integer | np.floating)
-    if isinstance(value, bool) or not number or not 0 <= value <= high:
-        raise ValueError(f"{name}={value!r} must be a number from 0 to {high:g}")
-    return float(value)
-
-
-def check_choice(name: str, value: Any, allowed: Iterable[str]) -> str:
-    """Return `value`.
-
-    Raises:
-        ValueError: it is none of the allowed strings.
-    """
-    choices = tuple(allowed)
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}={value!r}, allowed are {choices}")
-    return value
-
-
-def check_flag(name: str, value: Any) -> bool:
-    """Return `value`.
-
-    Raises:
-        ValueError: it is neither True nor False.
-    """
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name}={value!r} must be True or False")
-    return bool(value)

@@ -31,23 +31,24 @@ class GroupStatistics(NamedTuple):
 
 def group_statistics(rewards: torch.Tensor, groups: torch.Tensor) -> GroupStatistics:
     """Statistics of the group of each reply; rewards float [n], groups int [n]."""
-    names, member, sizes = groups.unique(return_inverse=True, return_counts=True)
-    sums = rewards.new_zeros(len(names)).index_add(0, member, rewards)
-    means = sums / sizes
+    _, member, sizes = groups.unique(return_inverse=True, return_counts=True)
+    nothing = rewards.new_zeros(len(sizes))
+    means = nothing.index_add(0, member, rewards) / sizes
     squares = (rewards - means[member]).square()
-    variances = rewards.new_zeros(len(names)).index_add(0, member, squares)
-    stds = torch.where(sizes > 1, (variances / (sizes - 1).clamp(min=1)).sqrt(), 1.0)
-    highest, lowest = (
-        rewards.new_zeros(len(names)).scatter_reduce(0, member, rewards, how, include_self=False)
-        for how in ("amax", "amin")
-    )
-    found = (means, stds, sizes, highest == lowest)
+    variances = nothing.index_add(0, member, squares) / (sizes - 1).clamp(min=1)
+    stds = torch.where(sizes > 1, variances.sqrt(), 1.0)
+    first = nothing.scatter(0, member, rewards)[member]  # one reward of each group
+    others = nothing.index_add(0, member, (rewards != first).to(rewards.dtype))
+    found = (means, stds, sizes, others == 0)
     return GroupStatistics(*(values[member] for values in found))
 
 
 def centred(rewards: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     """R - mean of the group, [n]; exactly 0 where all rewards are equal. In a group of one: R."""
-    found = group_statistics(rewards, groups)
+    return _away(rewards, group_statistics(rewards, groups))
+
+
+def _away(rewards: torch.Tensor, found: GroupStatistics) -> torch.Tensor:
     away = (rewards - found.mean).masked_fill(found.equal, 0.0)
     return torch.where(found.size == 1, rewards, away)
 
@@ -60,8 +61,8 @@ def standardised(
     Z. Shao et al.: DeepSeekMath (arXiv 2402.03300). Exactly 0 where all rewards of a group are
     equal; R / (1 + epsilon) in a group of one.
     """
-    std = group_statistics(rewards, groups).std
-    return centred(rewards, groups) / (std + epsilon)
+    found = group_statistics(rewards, groups)
+    return _away(rewards, found) / (found.std + epsilon)
 
 
 def leave_one_out(rewards: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
@@ -72,18 +73,18 @@ def leave_one_out(rewards: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: a reply is alone in its group.
     """
-    size = group_statistics(rewards, groups).size
-    if bool((size < 2).any()):
-        alone = int(groups[int((size < 2).int().argmax())])
+    found = group_statistics(rewards, groups)
+    if bool((found.size < 2).any()):
+        alone = int(groups[int((found.size < 2).int().argmax())])
         raise ValueError(f"leaving one out needs groups of at least 2, group {alone} has 1")
-    return centred(rewards, groups) * size / (size - 1)
+    return _away(rewards, found) * found.size / (found.size - 1)
 
 
 def no_signal(rewards: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     """Share of groups in which all rewards are equal, a scalar."""
-    names, member = groups.unique(return_inverse=True)
-    equal = torch.zeros(len(names), device=groups.device)
-    return equal.scatter(0, member, group_statistics(rewards, groups).equal.float()).mean()
+    found = group_statistics(rewards, groups)
+    shares = 1.0 / found.size  # of a group, by reply
+    return (shares * found.equal).sum() / shares.sum()
 
 
 # -- along tokens ----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from .. import checkpoint as files
 from .generation import Generation, answered, built, characters_of, check_sampling, cut, request
 from .hugging_face import HuggingFaceModel
 from .parameters import keep_parameters_once
-from .sampling import sample
+from .sampling import Sampled, sample
 from .scoring import Scores, spread, states, token_scores
 from .supervised import warm_start
 from .tiny import TinyTransformer
@@ -185,21 +185,25 @@ class TextPolicy(BasePolicy):
         every_stop = (*stops, *self.tokenizer.implied_stops)
         was_training = self.training
         self.model.train(False)
+        # Leaner than no_grad; a Hugging Face model may keep what it makes here, and train with it.
+        lean = isinstance(self.model, TinyTransformer)
         try:
-            found = sample(
-                self.model,
-                self.tokenizer,
-                ids,
-                mask,
-                repeats=asked.repeats,
-                budgets=torch.tensor(asked.budgets, device=self.device),
-                temperature=temperature,
-                top_p=top_p,
-                stops=every_stop,
-                generator=self.generator if generator is None else generator,
-            )
+            with torch.inference_mode(lean):
+                found = sample(
+                    self.model,
+                    self.tokenizer,
+                    ids,
+                    mask,
+                    repeats=asked.repeats,
+                    budgets=torch.tensor(asked.budgets, device=self.device),
+                    temperature=temperature,
+                    top_p=top_p,
+                    stops=every_stop,
+                    generator=self.generator if generator is None else generator,
+                )
         finally:
             self.model.train(was_training)
+        found = Sampled(*(each.clone() for each in found))  # may be learned from
         texts = [cut(t, every_stop) for t in self.tokenizer.decode(found.tokens, found.mask)]
         if asked.prefixes is not None:
             texts = [first + text for first, text in zip(asked.prefixes, texts, strict=True)]

@@ -145,19 +145,23 @@ def sample(
         if stops:
             stopping |= tokenizer.holds(tokens[place, : t + 1], stops)
         stopping &= going
-        if stopping.any():
+        fewer = bool(stopping.any())
+        if fewer:
             stopped = stopping.nonzero()[:, 0] if active is None else active[stopping]
             ended[stopped], lengths[stopped] = True, t + 1
             going = going & ~stopping
         if varied:
-            going = going & (budgets[place] > t + 1)
-        left = int(going.sum())
-        if left == 0 or t + 1 == budget:
+            going, fewer = going & (budgets[place] > t + 1), True
+        if t + 1 == budget:
             break
-        if 2 * left <= len(going):
-            kept = going.nonzero()[:, 0]
-            active = kept if active is None else active[kept]
-            chosen, cache, going = chosen[kept], cache.select(kept), going[kept]
+        if fewer:
+            left = int(going.sum())
+            if left == 0:
+                break
+            if 2 * left <= len(going):
+                kept = going.nonzero()[:, 0]
+                active = kept if active is None else active[kept]
+                chosen, cache, going = chosen[kept], cache.select(kept), going[kept]
         hidden = model.step(chosen, cache)
     width = int(lengths.max())
     valid = torch.arange(width, device=ids.device) < lengths[:, None]

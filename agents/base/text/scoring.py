@@ -121,4 +121,6 @@ def token_scores(
 
 def spread(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Values [m] put where mask [n, t] is True, 0 elsewhere: [n, t]."""
+    if len(values) == mask.numel():  # a mask without gaps
+        return values.view(mask.shape)
     return values.new_zeros(mask.shape).masked_scatter(mask, values)

@@ -3,11 +3,67 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from .prompted_attention import Layout, attention, by_head, prompted_attention
+
+
+class Weights(NamedTuple):
+    """The matrices of a layer, and what is done with them: pre-norm attention and a feed-forward
+    net, without biases.
+
+    Rows are as short here that to call a module, or even to look one up, takes as long as its work.
+
+    Attributes:
+        before, joint, joined, between, hidden, back: as in `Block`.
+    """
+
+    before: torch.Tensor
+    joint: torch.Tensor
+    joined: torch.Tensor
+    between: torch.Tensor
+    hidden: torch.Tensor
+    back: torch.Tensor
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """Queries, keys and values [m, 3 width] of tokens [m, width]."""
+        return functional.linear(normed(x, self.before), self.joint)
+
+    def finish(self, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """Tokens [m, width] after the layer, `seen` [m, width] being what they saw."""
+        x = torch.addmm(x, seen, self.joined.t())
+        inner = functional.linear(normed(x, self.between), self.hidden)
+        return torch.addmm(x, functional.relu(inner, inplace=True), self.back.t())
+
+
+def normed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Layer normalisation of [..., width] with weights [width]."""
+    return torch.layer_norm(x, weight.shape, weight)
+
+
+class Block(nn.Module):
+    """The parameters of a layer.
+
+    Args:
+        width: of a token.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.before = nn.LayerNorm(width, bias=False)
+        self.joint = nn.Linear(width, 3 * width, bias=False)
+        self.joined = nn.Linear(width, width, bias=False)
+        self.between = nn.LayerNorm(width, bias=False)
+        self.hidden = nn.Linear(width, 4 * width, bias=False)
+        self.back = nn.Linear(4 * width, width, bias=False)
+
+    def weights(self) -> Weights:
+        """The parameters without their modules."""
+        return Weights(*(getattr(self, name).weight for name in Weights._fields))
 
 
 @dataclass
@@ -15,12 +71,14 @@ class Cache:
     """Keys and values of all tokens so far, in memory that was reserved for the whole reply.
 
     Attributes:
+        weights: of the layers.
         layers: per layer the keys and values, [n, 2, heads, places, width / heads].
         bias: float [n, 1, 1, places], -inf at left padding; None where there is none.
         padding: int [n], left padding of each row; None where there is none.
         length: places that are filled.
     """
 
+    weights: list[Weights]
     layers: list[torch.Tensor]
     bias: torch.Tensor | None
     padding: torch.Tensor | None
@@ -29,50 +87,12 @@ class Cache:
     def select(self, rows: torch.Tensor) -> Cache:
         """The cache of the given rows, int [m]."""
         return Cache(
+            self.weights,
             [entry.index_select(0, rows) for entry in self.layers],
             None if self.bias is None else self.bias.index_select(0, rows),
             None if self.padding is None else self.padding.index_select(0, rows),
             self.length,
         )
-
-
-class Block(nn.Module):
-    """Pre-norm attention and a feed-forward net, without biases.
-
-    Args:
-        width: of a token, a multiple of `heads`.
-        heads: attention heads.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.before = nn.LayerNorm(width, bias=False)
-        self.joint = nn.Linear(width, 3 * width, bias=False)
-        self.joined = nn.Linear(width, width, bias=False)
-        self.between = nn.LayerNorm(width, bias=False)
-        self.hidden = nn.Linear(width, 4 * width, bias=False)
-        self.back = nn.Linear(4 * width, width, bias=False)
-
-    def project(self, x: torch.Tensor) -> torch.Tensor:
-        """Queries, keys and values [n, 3, heads, w, d] of x [n, w, width]."""
-        joint = functional.linear(normed(x, self.before), self.joint.weight)
-        return joint.unflatten(-1, (3, self.heads, -1)).permute(0, 2, 3, 1, 4)
-
-    def finish(self, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """Tokens [n, w, width] after the layer, `seen` [n, heads, w, d] being what they saw."""
-        shape = x.shape
-        rows = seen.transpose(1, 2).reshape(-1, shape[-1])
-        x = torch.addmm(x.view(rows.shape), rows, self.joined.weight.t())
-        inner = functional.linear(normed(x, self.between), self.hidden.weight)
-        inner = functional.relu(inner, inplace=True)
-        return torch.addmm(x, inner, self.back.weight.t()).view(shape)
-
-
-def normed(x: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
-    """What the module makes of x. For rows as short as here, calling a module takes as long as its
-    work: this and the layers above are called as functions."""
-    return torch.layer_norm(x, norm.normalized_shape, norm.weight, None, norm.eps)
 
 
 class TinyTransformer(nn.Module):
@@ -109,7 +129,7 @@ class TinyTransformer(nn.Module):
         self.heads, self.width, self.outputs, self.context = heads, width, outputs, context
         self.embedding = nn.Embedding(tokens, width)
         self.positions = nn.Parameter(torch.zeros(context, width))
-        self.blocks: Any = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.blocks: Any = nn.ModuleList(Block(width) for _ in range(layers))
         self.norm = nn.LayerNorm(width, bias=False)
         self.head = nn.Linear(width, outputs, bias=False)
         for name, parameter in self.named_parameters():
@@ -126,58 +146,58 @@ class TinyTransformer(nn.Module):
                 f"prompt and reply may have {self.context} tokens together (context), got {length}"
             )
 
+    def weights(self) -> list[Weights]:
+        """The parameters of the layers."""
+        return [block.weights() for block in self.blocks]
+
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Hidden states [n, w, width] of ids [n, w], each of all tokens up to its own.
 
         Raises:
             ValueError: w is more than `context`.
         """
-        self.check_length(ids.shape[1])
-        x = functional.embedding(ids, self.embedding.weight) + self.positions[: ids.shape[1]]
-        for block in self.blocks:
-            queries, keys, values = block.project(x).unbind(1)
-            seen = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-            x = block.finish(x, seen)
-        return normed(x, self.norm)
+        n, w = ids.shape
+        self.check_length(w)
+        layout = alone(n, bias_of(causal(w, w, ids.device)))
+        x = functional.embedding(ids, self.embedding.weight) + self.positions[:w]
+        x, _ = self.through(x.flatten(0, 1), layout)
+        return normed(x, self.norm.weight).view(n, w, -1)
+
+    def through(self, x: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Tokens [m, width] after all layers, and their queries, keys and values [m, 3 width] in
+        each."""
+        joints = []
+        for weights in self.weights():
+            joints.append(weights.project(x))
+            x = weights.finish(x, prompted_attention(joints[-1], self.heads, layout))
+        return x, joints
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [..., outputs] of the token after each hidden state [..., width]."""
         return functional.linear(hidden, self.head.weight)
 
-    def read(
+    def opened(
         self, ids: torch.Tensor, mask: torch.Tensor
-    ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor | None]:
-        """Read prompts that are padded on the left.
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Prompts that are padded on the left, as the layers read them.
 
         Args:
             ids, mask: [b, p], at least one token each.
 
         Returns:
-            Hidden states [b, width] of the last tokens; keys and values [b, 2, heads, p, d] of each
-            layer; the padding of each row, int [b], or None where there is none.
+            Tokens [b, p, width]; what is added to scores, broadcastable to [b, heads, p, p]; the
+            padding of each row, int [b], or None where there is none.
         """
-        b, p = ids.shape
-        x, allowed, padding = self.embedding(ids), None, None
+        p = ids.shape[1]
+        x, allowed = functional.embedding(ids, self.embedding.weight), causal(p, p, ids.device)
         if mask.all():
-            x = x + self.positions[:p]
-        else:
-            padding = p - mask.sum(dim=1)
-            places = torch.arange(p, device=ids.device) - padding[:, None]
-            x = x + self.positions[places.clamp(min=0)]
-            # Padding looks at itself: a softmax over nothing would be NaN, and NaN * 0 is NaN.
-            causal = torch.ones(p, p, dtype=torch.bool, device=ids.device).tril()
-            itself = torch.eye(p, dtype=torch.bool, device=ids.device)
-            allowed = (causal & mask[:, None, None]) | itself
-        layers = []
-        for block in self.blocks:
-            queries, kept = block.project(x).split([1, 2], dim=1)
-            layers.append(kept)
-            keys, values = kept.unbind(1)
-            seen = functional.scaled_dot_product_attention(
-                queries[:, 0], keys, values, allowed, is_causal=allowed is None
-            )
-            x = block.finish(x, seen)
-        return normed(x[:, -1], self.norm), layers, padding
+            return x + self.positions[:p], bias_of(allowed), None
+        padding = p - mask.sum(dim=1)
+        places = torch.arange(p, device=ids.device) - padding[:, None]
+        # Padding looks at itself: a softmax over nothing would be NaN, and NaN * 0 is NaN.
+        itself = torch.eye(p, dtype=torch.bool, device=ids.device)
+        allowed = (allowed & mask[:, None, None]) | itself
+        return x + self.positions[places.clamp(min=0)], bias_of(allowed), padding
 
     def continued(
         self, ids: torch.Tensor, mask: torch.Tensor, owner: torch.Tensor, tokens: torch.Tensor
@@ -194,14 +214,10 @@ class TinyTransformer(nn.Module):
         Raises:
             ValueError: p + w is more than `context`.
         """
-        w, p = tokens.shape[1], ids.shape[1]
+        (b, p), (n, w) = ids.shape, tokens.shape
         self.check_length(p + w)
-        last, layers, padding = self.read(ids, mask)
-        first = last.index_select(0, owner)[:, None]
-        if w == 0:
-            return first
-        own = torch.ones(w, w, dtype=torch.bool, device=ids.device).tril()
-        allowed = functional.pad(own, (p, 0), value=True)
+        prompts, prompt_bias, padding = self.opened(ids, mask)
+        allowed = causal(w, p + w, ids.device)
         if padding is None:
             places = self.positions[p : p + w]
         else:
@@ -209,14 +225,12 @@ class TinyTransformer(nn.Module):
             places = self.positions[start + torch.arange(w, device=ids.device)]
             seen_of = mask.index_select(0, owner)[:, None, None]
             allowed = allowed & functional.pad(seen_of, (0, w), value=True)
-        x = self.embedding(tokens) + places
-        for block, before in zip(self.blocks, layers, strict=True):
-            queries, own_kept = block.project(x).split([1, 2], dim=1)
-            joint = torch.cat([before.index_select(0, owner), own_kept], dim=3)
-            keys, values = joint.unbind(1)
-            seen = functional.scaled_dot_product_attention(queries[:, 0], keys, values, allowed)
-            x = block.finish(x, seen)
-        return torch.cat([first, normed(x, self.norm)], dim=1)
+        replies = functional.embedding(tokens, self.embedding.weight) + places
+        layout = Layout(b, p, n, w, owner, prompt_bias, bias_of(allowed))
+        x, _ = self.through(torch.cat([prompts.flatten(0, 1), replies.flatten(0, 1)]), layout)
+        last, rest = x.split([b * p, n * w])
+        first = last.view(b, p, -1)[:, -1].index_select(0, owner)[:, None]
+        return normed(torch.cat([first, rest.view(n, w, -1)], dim=1), self.norm.weight)
 
     def start(
         self, ids: torch.Tensor, mask: torch.Tensor, repeats: int, budget: int
@@ -236,31 +250,51 @@ class TinyTransformer(nn.Module):
         """
         b, p = ids.shape
         self.check_length(p + budget)
-        last, layers, padding = self.read(ids, mask)
+        x, prompt_bias, padding = self.opened(ids, mask)
+        x, joints = self.through(x.flatten(0, 1), alone(b, prompt_bias))
         reserved = []
-        for entry in layers:
-            place = entry.new_empty(b * repeats, 2, self.heads, p + budget, entry.shape[4])
+        for joint in joints:
+            entry = by_head(joint, b, self.heads)[1:].transpose(0, 1)
+            place = x.new_empty(b * repeats, 2, self.heads, p + budget, entry.shape[4])
             place.unflatten(0, (b, repeats))[..., :p, :] = entry[:, None]
             reserved.append(place)
         bias = None
         if padding is not None:
-            bias = last.new_zeros(b, 1, 1, p + budget)
+            bias = x.new_zeros(b, 1, 1, p + budget)
             bias[..., :p].masked_fill_(~mask[:, None, None], -torch.inf)
             bias = bias.repeat_interleave(repeats, dim=0)
             padding = padding.repeat_interleave(repeats)
-        return last.repeat_interleave(repeats, dim=0), Cache(reserved, bias, padding, p)
+        last = normed(x.view(b, p, -1)[:, -1], self.norm.weight)
+        cache = Cache(self.weights(), reserved, bias, padding, p)
+        return last.repeat_interleave(repeats, dim=0), cache
 
     def step(self, ids: torch.Tensor, cache: Cache) -> torch.Tensor:
         """Hidden states [n, width] of the next tokens ids [n]; the cache grows by them."""
-        at = cache.length
+        at, n = cache.length, len(ids)
         cache.length = end = at + 1
         place = self.positions[at if cache.padding is None else at - cache.padding]
-        x = (self.embedding(ids) + place)[:, None]
+        x = functional.embedding(ids, self.embedding.weight) + place
         bias = None if cache.bias is None else cache.bias[..., :end]
-        for block, kept in zip(self.blocks, cache.layers, strict=True):
-            parts = block.project(x)
+        for weights, kept in zip(cache.weights, cache.layers, strict=True):
+            parts = weights.project(x).view(n, 3, self.heads, 1, -1)
             kept[..., at:end, :] = parts[:, 1:]
             keys, values = kept[..., :end, :].unbind(1)
-            seen = functional.scaled_dot_product_attention(parts[:, 0], keys, values, bias)
-            x = block.finish(x, seen)
-        return normed(x[:, 0], self.norm)
+            seen = attention(parts[:, 0], keys, values, bias)
+            x = weights.finish(x, seen.view(n, -1))
+        return normed(x, self.norm.weight)
+
+
+def causal(w: int, k: int, device: torch.device) -> torch.Tensor:
+    """Which of k tokens the last w of them may look at, bool [w, k]."""
+    return torch.ones(w, k, dtype=torch.bool, device=device).tril(k - w)
+
+
+def bias_of(allowed: torch.Tensor) -> torch.Tensor:
+    """What is added to scores: -inf where it is not allowed to look."""
+    return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, -torch.inf)
+
+
+def alone(texts: int, bias: torch.Tensor) -> Layout:
+    """Texts of one length to which nobody replies; `bias` as in `Layout`."""
+    none = torch.empty(0, dtype=torch.int64, device=bias.device)
+    return Layout(texts, bias.shape[-1], 0, 0, none, bias, bias)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import string
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class Tokenizer(ABC):
     def decode(self, ids: torch.Tensor, mask: torch.Tensor) -> list[str]:
         """Texts of replies ids [n, t], of which those under `mask` (bool [n, t]) count."""
         rows = zip(ids.tolist(), mask.tolist(), strict=True)
-        return [self.text([i for i, m in zip(*row, strict=True) if m]) for row in rows]
+        return [self.text(list(compress(*row))) for row in rows]
 
 
 class CharTokenizer(Tokenizer):
@@ -126,6 +127,7 @@ class CharTokenizer(Tokenizer):
         self.outputs = len(alphabet) + (not stop)  # ids that a model may write: 0 to outputs - 1
         self.bos, self.pad = self.outputs, self.outputs + 1
         self.tokens = self.outputs + 2
+        self._texts = [*alphabet, *[""] * (self.tokens - len(alphabet))]  # of each id
 
     def ids(self, text: str) -> list[int]:
         """As in `Tokenizer`.
@@ -160,7 +162,7 @@ class CharTokenizer(Tokenizer):
 
     def text(self, ids: Sequence[int]) -> str:
         """As in `Tokenizer`."""
-        return "".join(self.alphabet[i] for i in ids if i < len(self.alphabet))
+        return "".join([self._texts[i] for i in ids])
 
     def check_stops(self, stops: Sequence[str]) -> None:
         """As in `Tokenizer`."""

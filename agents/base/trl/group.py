@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 
 from ....envs.text.base import TextEnv
 from ....extras import require
-from ..group import GroupAlgorithm, Rollouts, by_tokens
+from ..group import GroupAlgorithm, Rollouts
 from ..text.generation import Generation, cut
 from ..text.losses import kl_k3, ratios, token_mean
 from ..text.token_batch import TokenBatch
@@ -187,19 +187,12 @@ class GroupTrainer(Remembering, GRPOTrainer):
     def collect(self) -> TokenBatch:
         """A batch of replies with advantages and weights, the same in all processes."""
         with self.stages() as agent:
-            agent._notes.clear()
-            agent.tasks.np_random = agent.generator
             done, steps = self.state.global_step, max(self.state.max_steps, 1)
             agent._update_current_progress_remaining(done, steps)
-            rollouts = agent.collect()
+            rollouts = agent.gather()
             batch = rollouts.batch
-            agent.look_at(rollouts)
-            if agent.reference is not None:
-                batch.reference_log_probs = agent.reference.log_probs(batch, agent.temperature)
             correction = self.correct_sampling(batch)
-            batch.advantages = by_tokens(agent.advantage(batch))
-            weights = agent.weight(batch)
-            batch.weights = None if weights is None else by_tokens(weights)
+            agent.assess(batch)
             if correction is not None:
                 own = 1.0 if batch.weights is None else batch.weights
                 batch.weights = correction * own
