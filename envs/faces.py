@@ -347,13 +347,15 @@ def batched_info(core: ArrayCore, state: Arrays) -> Arrays:
 
 
 def masked_info(info: Arrays, rows: np.ndarray, num_envs: int) -> dict[str, Any]:
-    """Batched info in the form of Gymnasium's vectors, zero outside `rows`."""
+    """Batched info in the form of Gymnasium's vectors, nothing outside `rows`."""
     mask = np.zeros(num_envs, dtype=bool)
     mask[rows] = True
     result: dict[str, Any] = {}
     for name, value in info.items():
         if len(rows) < num_envs:
-            value = np.where(mask.reshape(-1, *[1] * (value.ndim - 1)), value, np.zeros_like(value))
+            # As Gymnasium: None where an info holds strings, zero where it holds numbers.
+            nothing = None if value.dtype == object else np.zeros_like(value)
+            value = np.where(mask.reshape(-1, *[1] * (value.ndim - 1)), value, nothing)
         result[name], result[f"_{name}"] = value, mask.copy()
     return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..checks import check_integer
 from .kernels import kernel_matrix
 
 SPACING = 0.1  # side of a cell in the coordinate units of the Gaussian process
@@ -56,6 +57,4 @@ def weight_field(
 
 def check_instance(instance: int) -> int:
     """Return `instance`; ValueError unless it is an integer of at least 0."""
-    if isinstance(instance, bool) or not isinstance(instance, int | np.integer) or instance < 0:
-        raise ValueError(f"instance={instance!r} must be an integer of at least 0")
-    return int(instance)
+    return check_integer("instance", instance, 0)

@@ -144,16 +144,19 @@ def neighbour_distance(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(apart.min(axis=1))
 
 
-def blank(width: float, height: float, title: str, subtitle: str) -> tuple[Any, Axes]:
-    """A figure with a title line and axes of this size in pixels, in the middle."""
+def blank(
+    width: float, height: float, title: str, subtitle: str, foot: int = FOOT
+) -> tuple[Any, Axes]:
+    """A figure with a title line, axes of this size in pixels in the middle, and `foot` pixels
+    below them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    wide, high = max(round(width) + 2 * MARGIN, LEAST), round(height) + HEAD + FOOT
+    wide, high = max(round(width) + 2 * MARGIN, LEAST), round(height) + HEAD + foot
     figure = Figure(figsize=(wide / DPI, high / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     left = (wide - width) / 2 / wide
-    axes = figure.add_axes((left, FOOT / high, width / wide, height / high))
+    axes = figure.add_axes((left, foot / high, width / wide, height / high))
     axes.axis("off")
     line = 1 - 0.5 * HEAD / high
     left_edge, right_edge = MARGIN / wide, 1 - MARGIN / wide

@@ -13,10 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..base import ArrayCore, Arrays
 from ..faces import ArrayEnv, ArrayVectorEnv
+from .enumerate_env import enumerate_env
+from .planning.discounted import policy_iteration, value_iteration
+from .planning.finite_horizon import backward_induction
+from .planning.tables import check_gamma
 from .probabilities import check_probabilities, check_sums, cumulative, pick
 
 BLOCK = 1_000  # steps that a tape of a continuing task lasts
-TIE = 1e-9  # relative difference below which two actions count as equally good
 OBSERVATIONS = ("index", "onehot")
 
 
@@ -87,6 +90,7 @@ class FiniteMDP(ArrayCore):
 
     Planners read `P`, `R` [T, S, A] (mean rewards), `d0` [S], `horizon` (None where the task has
     none, also when `max_steps` cuts the episode) and `gamma`; `plan(gamma)` solves the task.
+    `FiniteMDP.from_env(env)` makes the tables of a small environment.
     `info["t"]` counts steps.
 
     ## Data files
@@ -100,7 +104,9 @@ class FiniteMDP(ArrayCore):
     v0.
     """
 
-    arrays = ("_cumulative", "_low", "_high", "_q", "_is_terminal", "_observations")
+    arrays: ClassVar[tuple[str, ...]] = (
+        *("_cumulative", "_low", "_high", "_q", "_is_terminal", "_observations"),
+    )
 
     def __init__(
         self,
@@ -143,6 +149,44 @@ class FiniteMDP(ArrayCore):
         self.observation_space, self._observations = self._observe_as(observation)
         self.action_space = gym.spaces.Discrete(self.actions)
         self._picture_values: NDArray[np.float64] | None = None
+
+    @classmethod
+    def from_env(
+        cls,
+        env: gym.Env[Any, Any],
+        *,
+        max_states: int = 1000,
+        resets: int = 100,
+        seed: int = 0,
+        **arguments: Any,
+    ) -> FiniteMDP:
+        """The same task as a small environment, as tables that can be planned with.
+
+        Args:
+            env, max_states, resets, seed: as in `enumerate_env`, which says where the tables come
+                from and what cannot be enumerated.
+            arguments: of `FiniteMDP`, in place of those found (`gamma`, `observation`, ...).
+
+        Raises:
+            ValueError: the environment cannot be enumerated.
+        """
+        found = enumerate_env(env, max_states=max_states, resets=resets, seed=seed)
+        return FiniteMDP(**{**found, **arguments})
+
+    def tables(self) -> dict[str, Any]:
+        """The arguments that make a `FiniteMDP` with these tables, however they were built."""
+        two_rewards = self._high is not self._low
+        return {
+            "P": self.P,
+            "low": self._low,
+            "high": self._high if two_rewards else None,
+            "q": self._q if two_rewards else None,
+            "d0": self.d0,
+            "horizon": self.horizon,
+            "max_steps": self.max_steps,
+            "terminal": self.terminal_states,
+            "gamma": self.gamma,
+        }
 
     # -- checks ------------------------------------------------------------------------------------
 
@@ -208,9 +252,9 @@ class FiniteMDP(ArrayCore):
                     f"options['state']: an episode cannot start in {start}, where it ends"
                 )
         else:
-            start = int(pick(self._start, z[0]))
-        u, v = np.split(z[1:], 2)
-        return {"start": np.int64(start), "u": u, "v": v}
+            start = int(np.sum(z[0] >= self._start))  # `pick`, without its cost per call
+        split = 1 + self._tape_steps
+        return {"start": np.int64(start), "u": z[1:split], "v": z[split:]}
 
     def initial(self, tape: Arrays) -> Arrays:
         """The drawn state; `v` is the uniform that decided the last reward."""
@@ -267,8 +311,8 @@ class FiniteMDP(ArrayCore):
     # -- planning ----------------------------------------------------------------------------------
 
     def plan(self, gamma: float) -> Plan:
-        """Optimal values and the greedy policy: backward induction over the horizon, else value
-        iteration.
+        """Optimal values and the greedy policy: backward induction over the horizon, else policy
+        iteration; value iteration where gamma is 1.
 
         Args:
             gamma: discount factor in [0, 1]; 1 without a horizon needs an end that is always
@@ -277,30 +321,19 @@ class FiniteMDP(ArrayCore):
         Raises:
             ValueError: gamma is outside [0, 1], or value iteration does not converge.
         """
-        if not 0 <= gamma <= 1:
-            raise ValueError(f"gamma={gamma} is outside [0, 1]")
-        values = np.zeros(self.states)
-        if self.horizon is None:
-            for _ in range(10_000_000 if gamma < 1 else 100_000):
-                previous, (values, policy) = values, self._back_up(0, values, gamma)
-                if np.abs(values - previous).max() <= 1e-13 * max(1.0, np.abs(values).max()):
-                    return Plan(values, policy)
-            raise ValueError(f"value iteration does not converge with gamma={gamma}")
-        layers = []
-        for step in reversed(range(self.horizon)):
-            values, policy = self._back_up(step if len(self.P) > 1 else 0, values, gamma)
-            layers.append((values, policy))
-        return Plan(*(np.stack(part) for part in zip(*reversed(layers), strict=True)))
-
-    def _back_up(
-        self, layer: int, values: NDArray[np.float64], gamma: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        action_values = self.R[layer] + gamma * self.P[layer] @ values
-        action_values[self._is_terminal] = 0.0
-        best = action_values.max(axis=1)
-        # Rounding must not decide between actions that are equally good.
-        nearly = action_values >= (best - TIE * (1 + np.abs(best)))[:, None]
-        return best, nearly.argmax(axis=1)
+        check_gamma(gamma, one=True)
+        continues = ~self._is_terminal
+        if self.horizon is not None:
+            return Plan(
+                *backward_induction(self.P, self.R, self.horizon, gamma=gamma, continues=continues)
+            )
+        if gamma < 1:
+            found = policy_iteration(self.P[0], self.R[0], gamma, continues=continues)
+        else:
+            found = value_iteration(
+                self.P[0], self.R[0], gamma, continues=continues, max_sweeps=100_000
+            )
+        return Plan(found.values, found.policy)
 
     # -- picture -----------------------------------------------------------------------------------
 
@@ -308,11 +341,19 @@ class FiniteMDP(ArrayCore):
         """A tile per state, coloured by its optimal value, the present one framed."""
         from .render import draw_states
 
+        title = f"step {int(state['steps'][index])}"
+        return draw_states(self.values_shown(state, index), int(state["s"][index]), title)
+
+    def values_shown(self, state: Arrays, index: int) -> NDArray[np.float64]:
+        """Optimal values [S] at the present step, by which pictures are coloured."""
+        values = self.picture_values()
+        return values[min(int(state["steps"][index]), len(values) - 1)]
+
+    def picture_values(self) -> NDArray[np.float64]:
+        """Optimal values [1 or horizon, S] for pictures, planned once."""
         if self._picture_values is None:
             self._picture_values = np.atleast_2d(self.plan(min(self.gamma, 0.99)).values)
-        step = int(state["steps"][index])
-        values = self._picture_values[min(step, len(self._picture_values) - 1)]
-        return draw_states(values, int(state["s"][index]), f"step {step}")
+        return self._picture_values
 
 
 def at_least_one(name: str, value: int | None) -> int | None:

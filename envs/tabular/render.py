@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +13,11 @@ LABELLED = 144  # states that still get a number and a value written on their ti
 
 
 def draw_states(
-    values: NDArray[np.float64], state: int, title: str, columns: int | None = None
+    values: NDArray[np.float64],
+    state: int,
+    title: str,
+    columns: int | None = None,
+    labels: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
     """A grid of tiles, coloured from the lowest to the highest value; the present state is framed.
 
@@ -20,6 +26,7 @@ def draw_states(
         state: index of the present one.
         title: written above.
         columns: tiles in a row, by default as many as make the grid nearly square.
+        labels: names of the states, by default their numbers.
 
     Returns:
         RGB picture, uint8 [height, width, 3].
@@ -49,6 +56,7 @@ def draw_states(
     axes.hlines(range(rows + 1), 0, columns, colors="white", linewidth=1.5)
     axes.vlines(range(columns + 1), 0, rows, colors="white", linewidth=1.5)
     if len(values) <= LABELLED:
+        longest = 1 if labels is None else max(len(label) for label in labels)
         size = min(16.0, 0.2 * tile)
         for index, (value, shade) in enumerate(zip(values, level, strict=True)):
             x, y = index % columns + 0.5, index // columns + 0.5
@@ -56,8 +64,8 @@ def draw_states(
             axes.text(
                 x,
                 y - 0.12,
-                str(index),
-                fontsize=size,
+                str(index) if labels is None else labels[index],
+                fontsize=min(size, 0.85 * tile / longest),
                 color=colour,
                 ha="center",
                 va="center",
@@ -84,7 +92,7 @@ def draw_states(
     figure.text(
         0.5,
         1 - 20 / height,
-        f"{title}, state {state}",
+        f"{title}, state {state}" if labels is None else f"{title}, {labels[state]}",
         ha="center",
         va="center",
         fontsize=11,

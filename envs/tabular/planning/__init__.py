@@ -1,0 +1,1 @@
+"""Planning in finite Markov decision processes given as arrays."""
