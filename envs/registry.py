@@ -51,7 +51,43 @@ ENTRIES = (
         ("single", "vector", "torch", "pettingzoo"),
     ),
     EnvEntry("FiniteMDP-v0", "palaestra.envs.tabular.finite_mdp:FiniteMDP", "tabular"),
+    EnvEntry("Garnet-v0", "palaestra.envs.tabular.garnet:Garnet", "tabular"),
+    EnvEntry("RiverSwim-v0", "palaestra.envs.tabular.river_swim:RiverSwim", "tabular"),
+    EnvEntry(
+        "CombinationLock-v0", "palaestra.envs.tabular.combination_lock:CombinationLock", "tabular"
+    ),
+    EnvEntry("GambleChain-v0", "palaestra.envs.tabular.gamble_chain:GambleChain", "tabular"),
+    EnvEntry("IncomeGamble-v0", "palaestra.envs.tabular.income_gamble:IncomeGamble", "tabular"),
+    EnvEntry("GridWorld-v0", "palaestra.envs.tabular.grid_world:GridWorld", "tabular"),
+    EnvEntry("DoorChain-v0", "palaestra.envs.tabular.door_chain:DoorChain", "tabular"),
+    EnvEntry("ItemPacking-v0", "palaestra.envs.tabular.item_packing:ItemPacking", "tabular"),
     EnvEntry("BernoulliBandit-v0", "palaestra.envs.bandits.bernoulli:BernoulliBandit", "bandits"),
+    EnvEntry(
+        "DynamicalLinearBandit-v0",
+        "palaestra.envs.bandits.dynamical_linear:DynamicalLinearBandit",
+        "bandits",
+    ),
+    EnvEntry(
+        "OneSidedFeedback-v0",
+        "palaestra.envs.bandits.one_sided_feedback:OneSidedFeedback",
+        "bandits",
+    ),
+    EnvEntry(
+        "PaymentRouting-v0", "palaestra.envs.bandits.payment_routing:PaymentRouting", "bandits"
+    ),
+    EnvEntry(
+        "SwitchingCostBandit-v0",
+        "palaestra.envs.bandits.switching_cost:SwitchingCostBandit",
+        "bandits",
+    ),
+    EnvEntry(
+        "TorquePendulum-v0", "palaestra.envs.control.torque_pendulum:TorquePendulum", "control"
+    ),
+    EnvEntry(
+        "EquitableSampling-v0",
+        "palaestra.envs.data.equitable_sampling:EquitableSampling",
+        "data",
+    ),
     EnvEntry("TSP-v0", "palaestra.envs.routing.tsp:TSP", "routing"),
     EnvEntry("ATSP-v0", "palaestra.envs.routing.atsp:ATSP", "routing"),
     EnvEntry("CVRP-v0", "palaestra.envs.routing.cvrp:CVRP", "routing"),

@@ -99,7 +99,7 @@ def predict(agent, observations, masks, deterministic):
     """Actions for one observation or a batch."""
     chosen = {} if masks is None else {"action_masks": masks}
     actions, state = agent.predict(observations, deterministic=deterministic, **chosen)
-    assert state is None
+    assert state is None or isinstance(state, tuple)  # of a policy that remembers, as SB3's do
     return actions
 
 

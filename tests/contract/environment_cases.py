@@ -53,6 +53,13 @@ PARCELS = RoutingInstance(
 )
 PLACES = np.random.default_rng(1).random((4, 6, 2))
 
+ROSTER = {
+    "where": np.repeat(["north", "south", "west"], (60, 90, 44)),
+    "age": np.random.default_rng(5).normal(40.0, 9.0, 194),
+    "income": np.random.default_rng(6).normal(size=194),
+    "bought": np.random.default_rng(7).integers(2, size=194),
+}
+
 # id -> name -> arguments. Short episodes, so that a few dozen steps see several of them.
 ARGUMENTS: dict[str, dict[str, dict]] = {
     "InventoryNet-v0": {
@@ -132,6 +139,110 @@ ARGUMENTS: dict[str, dict[str, dict]] = {
             "noise": 0.5,
             "weights": "sparse",
             "observation": "history",
+        },
+    },
+    "GridWorld-v0": {
+        "key_door_slipping": {
+            "layout": "key_door",
+            "size": 5,
+            "slip": 0.2,
+            "fountain": (1, 1),
+            "max_steps": 9,
+            "observation": "planes",
+            "pad": 7,
+        },
+        "corridor": {
+            "layout": "corridor",
+            "half_width": 3,
+            "length": 6,
+            "slip": 0.05,
+            "gust": 0.4,
+            "observation": "coords",
+        },
+        "windy_walk": {"layout": "windy_walk", "alpha": 0.5, "max_steps": 8},
+        "free_start": {
+            "rows": 3,
+            "cols": 4,
+            "walls": [(1, 1)],
+            "start": "free",
+            "goals": {(0, 0): (-1.5, False), (2, 3): (2.0, True)},
+            "gust": {(1, 2): [(0.3, 0), (0.2, 1)]},
+            "horizon": 7,
+            "observation": "onehot",
+        },
+    },
+    "DoorChain-v0": {
+        "slipping": {"depth": 5, "safe": 0.4, "slip": 0.3},
+    },
+    "ItemPacking-v0": {
+        "two_items": {"items": 2, "pick": 0.2, "horizon": 6, "observation": "index"},
+    },
+    "TorquePendulum-v0": {
+        "heavy": {"gravity": 5.0, "mass": 2.0, "length": 0.5, "max_steps": 9},
+    },
+    "Garnet-v0": {
+        "layers": {"layers": 4, "states": 3, "actions": 2, "branching": 2, "rewards": "last_layer"},
+        "linear_cut": {"features": 3, "states": 5, "max_steps": 7, "observation": "onehot"},
+        "iid_copies": {"states": 6, "branching": 0, "duplicates": 0.5, "rewards": "normal"},
+    },
+    "RiverSwim-v0": {
+        "horizon": {"states": 4, "forward": 0.6, "horizon": 8, "rewards": "bernoulli"},
+    },
+    "CombinationLock-v0": {
+        "numbers": {
+            "horizon": 5,
+            "keys": 3,
+            "observation": "hadamard",
+            "action": "logits",
+        },
+        "one_latent": {"horizon": 4, "latents": 1, "keep": 0.9, "distractor": 0.2, "shaped": True},
+        "one_latent_in_noise": {"horizon": 3, "latents": 1, "observation": "hadamard"},
+    },
+    "GambleChain-v0": {
+        "shifted": {"shift": 0.3, "horizon": 6, "observation": "onehot"},
+    },
+    "IncomeGamble-v0": {
+        "long": {"instance": 3, "horizon": 9},
+    },
+    "DynamicalLinearBandit-v0": {
+        "synthetic": {"system": "synthetic", "T": 7},
+        "vector": {"action": "vector", "low": (-1, 0), "T": 9},
+    },
+    "OneSidedFeedback-v0": {
+        "changing_panel": {"panel": "changing", "k": 3, "m": 4, "T": 8, "feedback": "full"},
+        "own_people": {
+            "contexts": np.random.default_rng(3).normal(size=(6, 5, 3)),
+            "labels": np.arange(30).reshape(6, 5) % 2,
+            "auditors": (0.1, 1.5, 0.0),
+        },
+    },
+    "PaymentRouting-v0": {
+        "delayed_flat": {"K": 3, "batch": 3, "delay": 1, "T": 11, "observation": "flat"},
+        "penalty": {"batch": 4, "availability": 0.2, "T": 9, "unavailable": "penalty"},
+    },
+    "SwitchingCostBandit-v0": {
+        "adversarial": {"K": 3, "T": 13, "losses": "adversarial", "mode": "extra"},
+        "own_losses": {"losses": [[0.1, 0.9], [0.2, 0.0], [0.5, 0.1], [0.3, 0.4]]},
+    },
+    "EquitableSampling-v0": {
+        "transfer": {
+            "asymptotes": (0.9, 0.8, 0.7),
+            "scales": (2.0, 3.0, 0.0),
+            "costs": (1.0, 2.0, 7.0),
+            "transfer": [[1, 0.5, 0], [0.1, 1, 0], [0, 0, 1]],
+            **{"budget": 205.0, "spend": 20.0, "start": (20, 30, 40), "eta": 2.0},
+        },
+        "prs": {
+            **{"mode": "prs", "markers": (4, 30), "validation": 9, "test": 11},
+            **{"budget": 70.0, "spend": 10.0, "start": (7, 20), "genotypes": True},
+        },
+        "table": {
+            **{"mode": "table", "data": ROSTER, "group": "where", "target": "income"},
+            **{"budget": 66.0, "spend": 6.0, "start": 10, "eta": 0.0, "weights": (1, 2, 0)},
+        },
+        "logistic": {
+            **{"mode": "table", "data": ROSTER, "group": "where", "target": "bought"},
+            **{"model": "logistic", "budget": 60.0, "spend": 7.5, "start": 12},
         },
     },
     "TSP-v0": {

@@ -1,0 +1,1 @@
+"""Control: continuous actions, and physics that can be set."""
