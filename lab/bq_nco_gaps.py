@@ -38,7 +38,8 @@ class Recipe:
         tests: sizes of the test instances, with the largest mean gap that is wanted, or None.
         instances: to test, of each size.
         rules: names of the agents to compare with.
-        network: arguments of the policy.
+        policy, network: that learns, and its arguments.
+        effort: iterations per node of the solver of what is learned from; None: its usual ones.
         iterations: of the solver of references, per node or item.
     """
 
@@ -50,9 +51,11 @@ class Recipe:
     tests: Mapping[int, float | None]
     instances: int
     rules: tuple[str, ...]
+    policy: str = "AttentionPolicy"
     network: Mapping[str, int] = field(
         default_factory=lambda: {"dim": 64, "layers": 5, "heads": 4, "feedforward": 128}
     )
+    effort: int | None = None
     iterations: int = 10
 
     @property
@@ -63,8 +66,10 @@ class Recipe:
 
 RECIPES = {
     "tsp": Recipe(
-        *("TSP-v0", "nodes", 75, 12_000, 54_000, {50: 3.0, 100: 5.0}, 1_000),
+        *("TSP-v0", "nodes", 75, 6_000, 42_000, {50: 3.0, 100: 5.0}, 1_000),
         rules=("NearestNeighbour", "TwoOpt"),
+        policy="SimilarityPolicy",
+        effort=6,
     ),
     "cvrp": Recipe(
         *("CVRP-v0", "nodes", 51, 5_000, 24_000, {51: None, 101: None}, 200),
@@ -92,22 +97,45 @@ def make(recipe: Recipe, size: int) -> Any:
     return gym.make(recipe.environment, **arguments)
 
 
+def solved_instances(recipe: Recipe, core: Any, count: int, size: int) -> tuple[Any, float]:
+    """Instances to learn from with their solutions, and the seconds of processor time that it took;
+    from the folder of `KEEP` where they are there, and else kept in it."""
+    from ..agents.heuristics.routing.demonstrations import (
+        demonstrations,
+        load_demonstrations,
+        save_demonstrations,
+    )
+
+    folder, effort = os.environ.get(KEEP), recipe.effort
+    name = f"{recipe.problem}_{size}_{count}_{effort}.npz"
+    if folder and (Path(folder) / name).exists():
+        found = load_demonstrations(Path(folder) / name, recipe.problem)
+        return found, float(found.pop("seconds"))
+    begun = time.process_time()
+    iterations = None if effort is None else effort * size
+    found = demonstrations(recipe.problem, core.tapes(count, TRAIN), iterations=iterations)
+    seconds = time.process_time() - begun
+    if folder:
+        kept = {**found, "seconds": np.array(seconds)}
+        save_demonstrations(Path(folder) / name, recipe.problem, kept)
+    return found, seconds
+
+
 def train(recipe: Recipe, quick: bool, say: Say) -> tuple[Any, dict[str, float]]:
     """The agent, and the seconds of processor time for its demonstrations and its training."""
     from stable_baselines3.common.utils import LinearSchedule
 
     from ..agents.combinatorial.bq_nco import BQNCO
-    from ..agents.heuristics.routing.demonstrations import demonstrations
 
     solved, steps = (32, 20) if quick else (recipe.solved, recipe.steps)
-    env: Any = make(recipe, 8 if quick else recipe.learned)
+    size = 8 if quick else recipe.learned
+    env: Any = make(recipe, size)
     say(f"{solved:,} {recipe.problem} solutions to learn from")
-    begun = time.process_time()
-    given = demonstrations(recipe.problem, env.unwrapped.core.tapes(solved, TRAIN))
+    given, spent = solved_instances(recipe, env.unwrapped.core, solved, size)
     ready = time.process_time()
     say(f"{steps:,} steps of training")
     agent = BQNCO(
-        "AttentionPolicy",
+        recipe.policy,
         env,
         demonstrations=given,
         batch_size=32,
@@ -118,17 +146,20 @@ def train(recipe: Recipe, quick: bool, say: Say) -> tuple[Any, dict[str, float]]
         seed=0,
         device="cpu",
     ).learn(steps)
-    return agent, {"demonstrations": ready - begun, "training": time.process_time() - ready}
+    return agent, {"demonstrations": spent, "training": time.process_time() - ready}
 
 
 def solvers(recipe: Recipe, agent: Any) -> dict[str, Solve]:
     """BQNCO greedily and with a beam, and the rules."""
     from .. import agents
 
-    found: dict[str, Solve] = {
-        "BQNCO": agent.solve,
-        "BQNCO, beam 16": functools.partial(agent.solve, beam=16),
-    }
+    found: dict[str, Solve] = {"BQNCO": agent.solve}
+    if recipe.problem == "tsp":
+        found = {
+            "BQNCO": functools.partial(agent.solve, both_ends=True),
+            "BQNCO, from the origin alone": agent.solve,
+        }
+    found["BQNCO, beam 16"] = functools.partial(agent.solve, beam=16)
     for name in recipe.rules:
         rule = getattr(agents, name)("RulePolicy", agent.get_env())
         found[name] = rule.solve
@@ -148,8 +179,8 @@ def generated(recipe: Recipe, sides: Mapping[str, Solve], quick: bool, say: Say)
         effort = None if recipe.problem == "knapsack" else recipe.iterations * size
         references = demonstrations(recipe.problem, tests, iterations=effort)["objective"]
         for name, solve in sides.items():
-            # A beam looks at sixteen times as much: fewer instances tell as much of it.
-            part = slice(0, count // 5 if "beam" in name and not quick else count)
+            # Of what is beside the point, or looks at sixteen times as much, fewer tell enough.
+            part = slice(0, count // 5 if name.startswith("BQNCO,") and not quick else count)
             some = {key: array[part] for key, array in tests.items()}
             say(f"{name} on {len(next(iter(some.values()))):,} of size {size}")
             objectives = [abs(solution.objective) for solution in solve(some)]

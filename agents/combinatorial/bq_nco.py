@@ -282,8 +282,10 @@ class BQNCO(RoutingAlgorithm):
         else:
             done = expert
         # Rounding must not put out of reach what the expert did.
-        scores = self.policy.scores(situation, feasible | done)
+        scores, more = self.policy.lesson(situation, feasible | done)
         loss = items_loss(scores, expert) if expert.ndim == 2 else next_node_loss(scores, expert)
+        if more is not None:
+            loss = loss + more
         self.policy.optimizer.zero_grad()
         loss.backward()
         if self.max_grad_norm is not None:

@@ -20,8 +20,9 @@ from ....envs.routing.orienteering import Orienteering
 from ....envs.routing.tsp import TSP
 from ..algorithm import Algorithm
 from ..simulator_gradient import find_core
-from .decoding import Decoded, beam_search, best_of, follow, repeat_rows
+from .decoding import Decoded, beam_search, best_of, follow, from_both_ends, repeat_rows
 from .node_policy import NodePolicy
+from .problems import Situation
 
 CORES: dict[str, Any] = {core.kind: core for core in (TSP, ATSP, CVRP, Orienteering, Knapsack)}
 FROM_FILES = ("tsp", "atsp", "cvrp")  # kinds of which there are files
@@ -140,6 +141,7 @@ class RoutingAlgorithm(Algorithm):
         beam: int = 1,
         samples: int = 0,
         neighbours: int | None = None,
+        both_ends: bool = False,
     ) -> Decoded:
         """Finish episodes of face 3 of a core; the best of what was decoded, by its objective.
 
@@ -147,7 +149,7 @@ class RoutingAlgorithm(Algorithm):
             core: `ArrayCore.torch(device, torch.float64)`.
             tape: of m episodes, as tensors.
             state: where they are; None: at the start.
-            beam, samples, neighbours: as in `solve`.
+            beam, samples, neighbours, both_ends: as in `solve`.
         """
         state = core.initial(tape) if state is None else state
         self.policy.set_training_mode(False)
@@ -155,7 +157,13 @@ class RoutingAlgorithm(Algorithm):
         def scores(observation: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
             return self.policy.scores(self.policy.read(observation), masks, neighbours)
 
+        def own_scores(situation: Situation) -> torch.Tensor:
+            return self.policy.scores(situation, None, neighbours)
+
         with torch.no_grad():
+            if both_ends:
+                seen = self.policy.read(core.observation(state))
+                return from_both_ends(core, tape, state, seen, own_scores)
             if samples:
                 many = repeat_rows(tape, samples), repeat_rows(state, samples)
                 return best_of(follow(core, *many, scores, deterministic=False), samples)
@@ -170,6 +178,7 @@ class RoutingAlgorithm(Algorithm):
         beam: int = 1,
         samples: int = 0,
         neighbours: int | None = None,
+        both_ends: bool = False,
     ) -> list[Solution]:
         """Solutions of instances of any size, one for each.
 
@@ -181,6 +190,8 @@ class RoutingAlgorithm(Algorithm):
             samples: draw this many solutions from the policy and return the best; 0: none.
             neighbours: look at the `neighbours - 1` feasible nodes nearest to the origin, and the
                 destination, only; for large instances. None: at all nodes.
+            both_ends: grow the tour of a TSP from whichever end of the path that is left is surer
+                of its next node. It takes twice the time of a greedy solution.
 
         Raises:
             ValueError: an argument makes no sense, or the instances are of another problem.
@@ -189,6 +200,12 @@ class RoutingAlgorithm(Algorithm):
             raise ValueError(
                 f"beam={beam}, samples={samples}: allowed are beam >= 1 and samples >= 0, "
                 "and not both more than one"
+            )
+        if both_ends and (self.kind != "tsp" or self.policy.direct or beam > 1 or samples):
+            raise ValueError(
+                f"both_ends: for a TSP on the instance left, without beam={beam} and "
+                f"samples={samples}; the agent solves {self.kind} with "
+                f"{type(self.policy).__name__}"
             )
         if neighbours is not None and (
             neighbours < 2 or not (self.policy.problem.ends and self.policy.looks_near)
@@ -209,7 +226,14 @@ class RoutingAlgorithm(Algorithm):
         found: list[Solution] = []
         for start in range(0, rows, at_once):
             part = [take(arrays, slice(start, start + at_once)) for arrays in (tape, state)]
-            decoded = self.decode(solver, *part, beam=beam, samples=samples, neighbours=near)
+            decoded = self.decode(
+                solver,
+                *part,
+                beam=beam,
+                samples=samples,
+                neighbours=near,
+                both_ends=both_ends,
+            )
             ended = {name: value.cpu().numpy() for name, value in decoded.state.items()}
             found += [core.solution(ended, row) for row in range(len(ended["t"]))]
         return found

@@ -66,8 +66,15 @@ class AttentionPolicy(NodePolicy):
         if neighbours is not None:
             view = keep_nearest(situation, self.problem, view, neighbours)
         index, present = self.rows(situation, view)
-        scores = self.head(self.attend(situation, index, present))
-        everywhere = scores.new_full((*situation.remaining.shape, scores.shape[2]), -torch.inf)
+        return self.placed(self.head(self.attend(situation, index, present)), index, feasible)
+
+    def placed(
+        self, scores: torch.Tensor, index: torch.Tensor, feasible: torch.Tensor
+    ) -> torch.Tensor:
+        """Scores [b, k, choices] of the nodes that the network sees, int [b, k], in the shape of
+        `feasible`; -inf of all others."""
+        nodes = feasible.shape[1]
+        everywhere = scores.new_full((len(scores), nodes, scores.shape[2]), -torch.inf)
         everywhere = everywhere.scatter(1, index[..., None].expand_as(scores), scores)
         return everywhere.view(feasible.shape)
 

@@ -10,6 +10,7 @@ import torch
 
 from ....envs.base import ArrayCore, Arrays, take
 from .node_policy import choose
+from .problems import Situation
 
 # (observation [b, ...], feasible bool [b, A]) -> scores [b, A], -inf where infeasible.
 Scores = Callable[[Any, Any], torch.Tensor]
@@ -42,15 +43,75 @@ def follow(
     going = torch.as_tensor(~core.terminal(state))
     while going.any():
         rows = going.nonzero()[:, 0]
-        everything = len(rows) == len(going)  # then nothing has to be copied
-        before = state if everything else take(state, rows)
-        own_tape = tape if everything else take(tape, rows)
+        before = rows_of(state, rows)
         found = scores(core.observation(before), core.action_masks(before))
-        actions = choose(found, deterministic)
-        after = core.transition(before, actions, own_tape)
-        objective[rows] += core.reward(before, actions, after).double()
-        state = after if everything else put_rows(state, rows, after)
-        going[rows] = ~core.terminal(after)
+        state, rewards = step_rows(core, tape, state, rows, choose(found, deterministic))
+        objective[rows] += rewards
+        going[rows] = torch.as_tensor(~core.terminal(rows_of(state, rows)))
+    return Decoded(state, objective)
+
+
+def rows_of(arrays: Arrays, rows: torch.Tensor) -> Arrays:
+    """The chosen rows; where they are all rows in order, nothing is copied."""
+    return arrays if len(rows) == len(arrays["t"]) else take(arrays, rows)
+
+
+def step_rows(
+    core: ArrayCore, tape: Arrays, state: Arrays, rows: torch.Tensor, actions: torch.Tensor
+) -> tuple[Arrays, torch.Tensor]:
+    """One step of some of the episodes: all states afterwards, and the rewards float64 [rows]."""
+    everything = len(rows) == len(state["t"])
+    before, own_tape = (state, tape) if everything else (take(state, rows), take(tape, rows))
+    after = core.transition(before, actions, own_tape)
+    rewards = core.reward(before, actions, after).double()
+    return after if everything else put_rows(state, rows, after), rewards
+
+
+def from_both_ends(
+    core: ArrayCore,
+    tape: Arrays,
+    state: Arrays,
+    situation: Situation,
+    scores: Callable[[Situation], torch.Tensor],
+) -> Decoded:
+    """Grow each path from whichever of its ends is surer of its next node, greedily.
+
+    Read backwards, a path that is left is an instance of the same kind, so that the policy can be
+    asked at both ends, and what is hard to say at one of them waits until more is known. The
+    paths are then walked in the core.
+
+    Args:
+        core, tape, state: as in `follow`; distances are symmetric.
+        situation: what the policy sees of the states; actions are its nodes.
+        scores: [b, n] of a situation, -inf where infeasible.
+    """
+    number = situation.remaining.sum(dim=1)
+    nodes = number.new_zeros(len(number), int(number.max()))  # in the order of the path
+    first, last = torch.zeros_like(number), number - 1
+    assert situation.origin is not None and situation.destination is not None
+    data, remaining = situation.data, situation.remaining.clone()
+    origin, destination = situation.origin.clone(), situation.destination.clone()
+    while len(rows := (first <= last).nonzero()[:, 0]):
+        twice = Situation(
+            data[rows].repeat(2, 1, 1),
+            remaining[rows].repeat(2, 1),
+            torch.cat([origin[rows], destination[rows]]),
+            torch.cat([destination[rows], origin[rows]]),
+        )
+        sure, found = scores(twice).softmax(dim=1).max(dim=1)
+        ahead = sure[: len(rows)] >= sure[len(rows) :]
+        chosen = torch.where(ahead, found[: len(rows)], found[len(rows) :])
+        nodes[rows, torch.where(ahead, first[rows], last[rows])] = chosen
+        remaining[rows, chosen] = False
+        origin[rows] = torch.where(ahead, chosen, origin[rows])
+        destination[rows] = torch.where(ahead, destination[rows], chosen)
+        first[rows] += ahead.long()
+        last[rows] -= (~ahead).long()
+    objective = torch.zeros(len(number), dtype=torch.float64, device=number.device)
+    for place in range(nodes.shape[1]):
+        rows = (number > place).nonzero()[:, 0]
+        state, rewards = step_rows(core, tape, state, rows, nodes[rows, place])
+        objective[rows] += rewards
     return Decoded(state, objective)
 
 

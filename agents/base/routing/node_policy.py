@@ -68,6 +68,19 @@ class NodePolicy(BasePolicy):
         ended = ~allowed.any(dim=1, keepdim=True)
         return found.masked_fill(~allowed, -torch.inf).masked_fill(ended, 0.0)
 
+    def lesson(
+        self, situation: Situation, feasible: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Scores [b, A] of situations that a solution leaves, nodes in its order, to learn from.
+
+        Args:
+            situation, feasible: as in `scores`.
+
+        Returns:
+            Scores, and what else there is to lower (a scalar), or None.
+        """
+        return self.scores(situation, feasible), None
+
     def read(self, observation: torch.Tensor) -> Situation:
         """The situation that flat observations [b, D] show."""
         return read_observation(observation, self.problem, self.direct)

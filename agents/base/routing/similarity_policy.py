@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from ..nets.attention import NearAttention
@@ -35,10 +36,17 @@ class SimilarityPolicy(AttentionPolicy):
     measures = 4  # of `distances_from_ends`
     body_class = NearAttention
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, links: float = 0.5, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not self.problem.euclidean:
             raise ValueError("SimilarityPolicy needs a problem with coordinates")
+        if links < 0:
+            raise ValueError(f"links must be at least 0, got {links}")
+        self.links = links if self.problem.closed and self.problem.choices == 1 else 0.0
+        if self.links:
+            dim = self.head.in_features
+            self.leaving, self.entering = nn.Linear(dim, dim), nn.Linear(dim, dim)
+            self.optimizer = self.make_optimizer(self.optimizer.param_groups[0]["lr"])
 
     def make_optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
         """Muon for the matrices of the layers, Adam for the rest."""
@@ -46,6 +54,18 @@ class SimilarityPolicy(AttentionPolicy):
         chosen = {id(p) for p in matrices}
         others = [p for p in self.parameters() if id(p) not in chosen]
         return Muon(matrices, others, learning_rate)
+
+    def lesson(
+        self, situation: Situation, feasible: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As the base's; of a TSP also the loss of links."""
+        if not self.links:
+            return super().lesson(situation, feasible)
+        index, present = self.rows(situation, feasible)
+        nodes = self.attend(situation, index, present)
+        scores = self.placed(self.head(nodes), index, feasible)
+        loss = self.links * link_loss(self.leaving(nodes), self.entering(nodes))
+        return scores.masked_fill(~feasible, -torch.inf), loss
 
     def attend(
         self, situation: Situation, index: torch.Tensor, present: torch.Tensor | None
@@ -61,6 +81,26 @@ class SimilarityPolicy(AttentionPolicy):
         nodes = nodes + functional.pad(self.ends, (0, 0, 0, index.shape[1] - 2))
         found: torch.Tensor = self.body(nodes, distances_in_steps(points, present), present)
         return found
+
+
+def link_loss(leaving: torch.Tensor, entering: torch.Tensor) -> torch.Tensor:
+    """Mean of -log p(i, j) over the links of paths, each in both directions.
+
+    p(i, .) is the softmax of leaving_i . entering_j / sqrt(dim) over all j but i, so that a node
+    with two neighbours gives each of them 1/2 at best.
+
+    Args:
+        leaving, entering: [b, k, dim]: origin, destination and the nodes between them in the order
+            of the path.
+    """
+    k = leaving.shape[1]
+    scores = leaving @ entering.mT * leaving.shape[2] ** -0.5
+    itself = torch.eye(k, dtype=torch.bool, device=scores.device)
+    log_probs = scores.masked_fill(itself, -torch.inf).log_softmax(dim=2)
+    path = torch.arange(k, device=scores.device).roll(-1)  # 1, 2 .. k - 1, 0
+    path[0], path[-1] = 0, 1
+    there, back = log_probs[:, path[:-1], path[1:]], log_probs[:, path[1:], path[:-1]]
+    return -(there + back).mean() / 2
 
 
 def in_own_frame(

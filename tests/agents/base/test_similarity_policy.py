@@ -14,6 +14,7 @@ from palaestra.agents.base.routing.similarity_policy import (
     distances_from_ends,
     distances_in_steps,
     in_own_frame,
+    link_loss,
 )
 from palaestra.agents.combinatorial.bq_nco import BQNCO
 
@@ -111,6 +112,40 @@ def test_it_is_for_problems_with_coordinates():
         BQNCO("SimilarityPolicy", gym.make("Knapsack-v0", items=8))
     with pytest.raises(ValueError, match="needs a problem with coordinates"):
         BQNCO("SimilarityPolicy", gym.make("ATSP-v0", nodes=8))
+
+
+def test_worked_example_loss_of_links():
+    # The path is 0, 2, 1. Of node 0 nothing is known; 2 is sure of 0, and 1 of 2.
+    leaving = torch.tensor([[[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]])
+    entering = torch.tensor([[[30.0, 0.0], [0.0, 0.0], [0.0, 30.0]]]) * 2**0.5
+    # Links 0-2, 2-1: log 2 from 0, 0 from 2 to 0; 30 from 2 to 1, 0 from 1 to 2.
+    expected = (np.log(2) + 0.0 + 30.0 + 0.0) / 4
+    assert float(link_loss(leaving, entering)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_network_that_knows_both_neighbours_cannot_do_better_than_one_half():
+    path = [0, *range(2, 7), 1]
+    wanted = torch.full((7, 7), -50.0)
+    for left, right in zip(path, path[1:], strict=False):
+        wanted[left, right] = wanted[right, left] = 0.0
+    loss = link_loss(wanted[None] * 7**0.5, torch.eye(7)[None])
+    # The two ends have one neighbour each, the five others two.
+    assert float(loss) == pytest.approx(5 * 2 * np.log(2) / 12, abs=1e-5)
+
+
+def test_links_are_learned_from_in_a_tsp_and_nowhere_else():
+    for kind, links in (("tsp", True), ("cvrp", False), ("orienteering", False)):
+        network = policy(kind)
+        of = situation(kind)
+        feasible = PROBLEMS[kind].feasible(of).flatten(1)
+        scores, more = network.lesson(of, feasible)
+        torch.testing.assert_close(scores, network.scores(of, feasible))
+        assert (more is not None) == links
+        assert hasattr(network, "leaving") == links
+    parameters = [p for group in policy("tsp").optimizer.param_groups for p in group["params"]]
+    assert len(parameters) == len(list(policy("tsp").parameters()))
+    with pytest.raises(ValueError, match="links must be at least 0, got -1"):
+        BQNCO("SimilarityPolicy", gym.make("TSP-v0", nodes=8), policy_kwargs={"links": -1.0})
 
 
 @pytest.mark.parametrize("kind", KINDS)

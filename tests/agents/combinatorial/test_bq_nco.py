@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from palaestra.agents.base.routing.problems import PROBLEMS, keep_nearest
+from palaestra.agents.base.routing.decoding import follow, from_both_ends
+from palaestra.agents.base.routing.problems import PROBLEMS, keep_nearest, read_observation
 from palaestra.agents.base.routing.solved import SolvedInstances
 from palaestra.agents.base.routing.symmetries import random_symmetry, reflect, turn
 from palaestra.agents.combinatorial.bq_nco import (
@@ -19,6 +20,7 @@ from palaestra.agents.combinatorial.bq_nco import (
     suffix,
 )
 from palaestra.envs.base import take
+from palaestra.envs.routing.tsp import TSP
 
 INF = torch.inf
 SMALL = {
@@ -292,6 +294,72 @@ def test_wider_decoding_is_not_worse_than_the_best_prefix_that_it_keeps(kind, ag
         sampled = max(sign * agent.solve(env, samples=32)[0].objective for _ in range(2))
         assert sign * everything >= max(sign * greedy, sampled) - 1e-9
         assert everything == pytest.approx(best_by_trying(env, sign), rel=1e-9)
+
+
+def nearest(sharpness):
+    """Scores by distance from the origin; `sharpness(situation)` [b] says how sure they are."""
+
+    def scores(situation):
+        here = situation.of(situation.origin)
+        far = (situation.data - here[:, None]).norm(dim=2)
+        found = -far * sharpness(situation)[:, None]
+        return found.masked_fill(~situation.remaining, -torch.inf)
+
+    return scores
+
+
+def test_both_ends_are_the_greedy_path_where_only_the_origin_is_sure():
+    core = TSP(12).torch("cpu", torch.float64)
+    tape = {name: torch.as_tensor(value) for name, value in TSP(12).tapes(5, 3).items()}
+    state = core.initial(tape)
+    first = read_observation(core.observation(state), PROBLEMS["tsp"], False)
+
+    def sharp_half(situation):  # the first half of the rows asks at the origin
+        rows = len(situation.origin)
+        return torch.where(torch.arange(rows) < rows // 2, 50.0, 0.0)
+
+    both = from_both_ends(core, tape, state, first, nearest(sharp_half))
+    alone = follow(
+        core,
+        tape,
+        state,
+        lambda seen, masks: nearest(lambda of: torch.full((len(of.origin),), 50.0))(
+            read_observation(seen, PROBLEMS["tsp"], False)
+        ),
+    )
+    torch.testing.assert_close(both.objective, alone.objective)
+
+
+def test_a_path_grows_from_both_ends_and_is_a_tour(agents):
+    agent = agents["tsp", "bq"]
+    for nodes in (2, 3, 9):
+        env = make("tsp", nodes=nodes)
+        env.reset(seed=4)
+        (solution,) = agent.solve(env, both_ends=True)
+        assert sorted(solution.tour) == list(range(nodes))
+        points = env.unwrapped.tape["coordinates"][0]
+        steps = points[list(solution.tour)] - points[np.roll(solution.tour, -1)]
+        assert solution.objective == pytest.approx(np.hypot(*steps.T).sum())
+    vector = gym.make_vec("TSP-v0", num_envs=3, vectorization_mode="vector_entry_point", nodes=9)
+    vector.reset(seed=0)
+    for solution in agent.solve(vector, both_ends=True):
+        assert sorted(solution.tour) == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mdp", "changes"),
+    [
+        ("cvrp", "bq", {}),
+        ("tsp", "direct", {}),
+        ("tsp", "bq", {"beam": 2}),
+        ("tsp", "bq", {"samples": 2}),
+    ],
+)
+def test_both_ends_are_for_a_tsp_and_greedy(kind, mdp, changes, agents):
+    env = make(kind, mdp, nodes=6)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="both_ends: for a TSP on the instance left"):
+        agents[kind, mdp].solve(env, both_ends=True, **changes)
 
 
 def best_by_trying(env, sign):
