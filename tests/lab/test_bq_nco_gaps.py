@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import gymnasium as gym
 import pytest
+import torch
 
 import palaestra
 from palaestra.lab import bq_nco_gaps
@@ -43,12 +43,22 @@ def test_gaps_of_rules_have_the_right_sign_and_order():
     assert 0 <= greedy < 20
 
 
-def test_trained_agents_are_kept_where_that_is_wanted(tmp_path, monkeypatch):
+def test_what_was_solved_and_trained_is_kept_where_that_is_wanted_and_taken_from_there(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv(bq_nco_gaps.KEEP, str(tmp_path))
     monkeypatch.delenv(bq_nco_gaps.FILES, raising=False)
-    small = functools.partial(bq_nco_gaps.train, quick=True, say=silent)
-    agent, seconds = small(bq_nco_gaps.RECIPES["tsp"])
+    recipe, said = bq_nco_gaps.RECIPES["tsp"], []
+    agent, seconds = bq_nco_gaps.train(recipe, True, said.append)
     assert agent.num_timesteps == 20 and min(seconds.values()) > 0
-    bq_nco_gaps.keep(agent, "tsp")
-    loaded = palaestra.agents.BQNCO.load(tmp_path / "bq_nco_tsp.zip")
-    assert loaded.num_timesteps == 20
+    assert len(said) == 2
+    again, as_measured = bq_nco_gaps.train(recipe, True, said.append)
+    assert len(said) == 2  # nothing was done
+    assert as_measured == seconds
+    for name, tensor in agent.policy.state_dict().items():
+        assert torch.equal(tensor, again.policy.state_dict()[name]), name
+    (tmp_path / "bq_nco_tsp_20.zip").unlink()
+    third, solved_before = bq_nco_gaps.train(recipe, True, said.append)
+    assert solved_before["demonstrations"] == seconds["demonstrations"]
+    for name, tensor in agent.policy.state_dict().items():
+        assert torch.equal(tensor, third.policy.state_dict()[name]), name

@@ -1,0 +1,1 @@
+"""Agents for worlds that differ from those they learned in."""
