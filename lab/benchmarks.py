@@ -17,6 +17,7 @@ from .cluster_benchmark import cluster_rescheduling
 from .coverage_benchmark import ant_coverage, coverage
 from .hdpo_speed import hdpo_throughput
 from .llm_speed import llm_arithmetic, llm_overhead, llm_speed
+from .planner_benchmark import planning
 from .routing_speed import routing_steps
 
 WAREHOUSE: dict[str, Any] = {"setting": "one_warehouse_lost", "stores": 10}
@@ -238,6 +239,16 @@ BENCHMARKS = (
         "of PPO on marginal gains (SubPO's actor-critic) and on additive rewards. One seed, mean "
         "of 20 episodes.",
         ant_coverage,
+    ),
+    Benchmark(
+        "planning",
+        "Exact planning, discount 0.95, to a policy that loses at most 1e-8 (policy iteration: up "
+        "to rounding). 1,000 random processes of 20 states, 4 actions and 4 successors each, all "
+        "in one call, and in a loop of calls of the same function. Two sparse processes of nearly "
+        "100,000 states and 4 actions: one with 4 random successors, and a grid with slips. Plain "
+        "value iteration has one matrix per action, a loop over the sweeps and the same rule to "
+        "stop.",
+        planning,
     ),
     Benchmark(
         "cluster_rescheduling",

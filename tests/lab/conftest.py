@@ -44,6 +44,8 @@ class Tree:
 
     def plant(self, claim: str = "HOLDS", test: str | None = "test_worked_example") -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        # A folder without it would lose against the real package of the family.
+        (self.file.parent / "__init__.py").touch()
         self.file.write_text(PROBE.format(slug=self.system.slug, claim=claim))
         importlib.invalidate_caches()
         (self.root / "tests").mkdir(exist_ok=True)

@@ -1,1 +1,7 @@
-"""Planning in finite Markov decision processes given as arrays."""
+"""Planning in finite Markov decision processes given as arrays.
+
+Pure functions over many processes at once: `discounted`, `finite_horizon` and `average_reward`
+solve them, evaluate policies and give their occupancies; `linear_programming` does it again by
+other means; `regret` says what a learner has lost; `robust` plans against the worst model of a set,
+`distributional` and `stock` with whole laws of returns. `tables` defines the forms of the arrays.
+"""

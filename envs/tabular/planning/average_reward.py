@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from .chains import check_one_closed_class, stationary_solution
 from .tables import (
@@ -208,7 +208,7 @@ def _improve(tables: Tables) -> Solution:
     policy = xp.argmax(R, axis=-1)
     gain, bias = xp.zeros_like(R[:, 0, 0]), xp.zeros_like(R[..., 0])
     solved = xp.zeros_like(policy[:, 0])
-    active = xp.arange(len(R), device=R.device)  # the processes whose policy still improves
+    active = xp.arange(len(R), device=device(R))  # the processes whose policy still improves
     for _ in range(SOLUTIONS):
         transitions, rewards = under_policy(P, R, policy)
         check_one_closed_class(transitions[active], "under a policy on the way")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
 from .tables import alive_only, to_numpy
@@ -34,7 +34,7 @@ def _discounted_system(transitions: Any, gamma: float, continues: Any) -> Any:
     if continues is not None:
         both = continues[:, None, :] & continues[:, :, None]
         transitions = xp.where(both, transitions, 0.0)
-    eye = xp.eye(transitions.shape[-1], dtype=xp.float64, device=transitions.device)
+    eye = xp.eye(transitions.shape[-1], dtype=xp.float64, device=device(transitions))
     return eye - gamma * transitions
 
 
@@ -92,7 +92,7 @@ def reachable(transitions: Any) -> Any:
         transitions: [n, S, S], positive where there is a way.
     """
     xp = array_namespace(transitions)
-    here = xp.eye(transitions.shape[-1], dtype=xp.bool, device=transitions.device)
+    here = xp.eye(transitions.shape[-1], dtype=xp.bool, device=device(transitions))
     ways = xp.astype((transitions > 0) | here, xp.float32)
     while True:
         longer = xp.astype(ways @ ways > 0, xp.float32)
@@ -133,7 +133,7 @@ def stationary_solution(transitions: Any, rewards: Any) -> tuple[Any, Any, Any]:
     """
     xp = array_namespace(rewards)
     states = transitions.shape[-1]
-    eye = xp.eye(states, dtype=xp.float64, device=transitions.device)
+    eye = xp.eye(states, dtype=xp.float64, device=device(transitions))
     system = eye - transitions + 1 / states
     bias = xp.linalg.solve(system, rewards[..., None])[..., 0]
     uniform = xp.full_like(rewards, 1 / states)

@@ -26,7 +26,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from ...checks import check_integer
 from .chains import before_the_end, discounted_values, discounted_visits, sparse_visits
@@ -304,7 +304,7 @@ def _sweep(
     found = Solution(values + 0, whole, values[:, 0] + np.inf, whole[:, 0] + 0)
     scale = gamma / (1 - gamma) if gamma < 1 else np.inf
     narrow = tolerance / scale if scale else np.inf
-    index = xp.arange(len(R), device=R.device)  # of the processes that are still worked on
+    index = xp.arange(len(R), device=device(R))  # of the processes that are still worked on
     waiting = index >= 0  # which of these have not converged
     for sweep in range(1, max_sweeps + 1, 1 if evaluation_sweeps else 1 + UNCHECKED):
         action_values = R + expected(P, gamma * values, R.shape)
@@ -359,7 +359,7 @@ def _improve(tables: Tables, gamma: float) -> Solution:
     policy = xp.argmax(R, axis=-1)
     values = xp.zeros_like(R[..., 0])
     solved = xp.zeros_like(policy[:, 0])
-    active = xp.arange(len(R), device=R.device)  # the processes whose policy still improves
+    active = xp.arange(len(R), device=device(R))  # the processes whose policy still improves
     for _ in range(SOLUTIONS):
         transitions, rewards = under_policy(P, R, policy)
         alive = None if continues is None else continues[active]

@@ -142,7 +142,7 @@ def unrolled(
     _, states, actions = tables.R.shape[1:]
     transitions = np.broadcast_to(tables.P, (steps, states * actions, states))
     # A block per step, moved to the columns of the step after it.
-    move = sparse.eye_array(steps * states, k=states)
+    move = sparse.eye(steps * states, k=states)
     whole = sparse.csr_array(sparse.block_diag(transitions) @ move)
     rewards = np.broadcast_to(tables.R[0], (steps, states, actions)).reshape(-1, actions)
     alive = np.ones(states, dtype=bool) if tables.continues is None else tables.continues[0]
@@ -165,7 +165,8 @@ def _stay(states: int, actions: int) -> Any:
     """The matrix [S * A, S] that gives every state and action the value of the state."""
     from scipy import sparse
 
-    return sparse.kron(sparse.eye_array(states), np.ones((actions, 1)), format="csr")
+    rows = np.arange(states * actions + 1)
+    return sparse.csr_array((np.ones(states * actions), rows[:-1] // actions, rows))
 
 
 def _primal(P: Any, R: Floats, gamma: float, alive: NDArray[np.bool_]) -> Floats:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from . import discounted, finite_horizon
 from .average_reward import relative_value_iteration
@@ -177,6 +177,6 @@ def _chosen(values: Any, indices: Any) -> Any:
             f"batch axes {tuple(indices.shape[:-1])} of what was chosen are not those of its "
             f"means, {batch}"
         )
-    first = count * xp.reshape(xp.arange(prod(batch), device=values.device), (*batch, 1))
+    first = count * xp.reshape(xp.arange(prod(batch), device=device(values)), (*batch, 1))
     place = xp.reshape(first + indices, (-1,))
     return xp.reshape(xp.take(xp.reshape(values, (-1,)), place), indices.shape)

@@ -23,7 +23,7 @@ from math import prod
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_array, is_torch_array
+from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array
 from array_api_compat import numpy as numpy_namespace
 
 from ..probabilities import TOLERANCE, check_probabilities, check_sums
@@ -218,7 +218,7 @@ def as_array(values: Any, like: Any) -> Any:
     if is_numpy_array(values) or is_torch_array(values):
         return values
     if is_torch_array(like):
-        return array_namespace(like).asarray(values, device=like.device)
+        return array_namespace(like).asarray(values, device=device(like))
     return np.asarray(values)
 
 
@@ -338,7 +338,7 @@ def as_probabilities(policy: Any, actions: int) -> Any:
     xp = namespace(policy)
     if not xp.isdtype(policy.dtype, "integral"):
         return policy
-    return xp.astype(policy[..., None] == xp.arange(actions, device=policy.device), xp.float64)
+    return xp.astype(policy[..., None] == xp.arange(actions, device=device(policy)), xp.float64)
 
 
 def under_policy(P: Any, R: Any, policy: Any) -> tuple[Any, Any]:
@@ -354,7 +354,7 @@ def under_policy(P: Any, R: Any, policy: Any) -> tuple[Any, Any]:
     xp = namespace(R)
     count, states, actions = R.shape
     if policy.ndim == 2:
-        rows = xp.arange(count * states, device=R.device) * actions + xp.reshape(policy, (-1,))
+        rows = xp.arange(count * states, device=device(R)) * actions + xp.reshape(policy, (-1,))
         rewards = xp.reshape(xp.take(xp.reshape(R, (-1,)), rows), (count, states))
         if is_sparse(P):
             return P[rows], rewards

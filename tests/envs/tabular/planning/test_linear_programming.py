@@ -42,9 +42,8 @@ def test_by_hand():
 def test_primal_and_dual_have_the_same_optimum_that_of_all_policies(continues):
     P, R = random_process(1)
     start = np.array([0.1, 0.2, 0.3, 0.4])
-    for tables in (P, sparse.csr_array(P.reshape(12, 4)), list(map(sparse.csr_array, P[:, 0:0]))):
-        if isinstance(tables, list):
-            tables = [sparse.csr_array(P[:, a]) for a in range(3)]
+    by_action = [sparse.csr_array(P[:, a]) for a in range(3)]
+    for tables in (P, sparse.csr_array(P.reshape(12, 4)), by_action):
         values = discounted_values(tables, R, 0.8, continues=continues)
         np.testing.assert_allclose(values, best_of_all(P, R, 0.8, continues), atol=1e-9)
         visits = discounted_occupancy(tables, R, start, 0.8, continues=continues)
