@@ -82,7 +82,10 @@ class DatasetAlgorithm(Algorithm):
         if self.env is not None or self.dataset is None:
             return super()._setup_learn(total_timesteps, *args, **kwargs)
         # SB3 resets the environment together with the counters: here there is nothing to reset.
-        self.env = SimpleNamespace(num_envs=1, reset=lambda: np.zeros(1))  # type: ignore[assignment]
+        nothing = SimpleNamespace(
+            num_envs=1, reset=lambda: np.zeros(1), has_attr=lambda name: False
+        )
+        self.env = nothing  # type: ignore[assignment]
         try:
             return super()._setup_learn(total_timesteps, *args, **kwargs)
         finally:

@@ -42,13 +42,19 @@ def snapshot_env(env: VecEnv | None) -> Snapshot | None:
             for part in ("mean", "var", "count"):
                 value = np.array(getattr(moments, part), dtype=np.float64)
                 tensors[f"normalize.{layer}.{name}.{part}"] = torch.as_tensor(value)
+    layers = []
+    for layer, remembering in enumerate(remembering_layers(env)):
+        arrays, states = remembering.get_state()
+        layers.append(states)
+        for name, value in arrays.items():
+            tensors[f"layer.{layer}.{name}"] = torch.as_tensor(value.copy())
     generators = []
     for index, face in enumerate(native_faces(bottom(env))):
         arrays, states = face.get_state()
         generators.append(states)
         for name, value in arrays.items():
             tensors[f"face.{index}.{name}"] = torch.as_tensor(value.copy())
-    return {"generators": generators}, tensors
+    return {"generators": generators, "layers": layers}, tensors
 
 
 def restore_env(env: VecEnv, meta: Any, tensors: dict[str, torch.Tensor]) -> None:
@@ -61,6 +67,14 @@ def restore_env(env: VecEnv, meta: Any, tensors: dict[str, torch.Tensor]) -> Non
                 for part in ("mean", "var", "count")
             )
             moments.mean, moments.var, moments.count = mean, var, float(count)
+    for layer, remembering in enumerate(remembering_layers(env)):
+        prefix = f"layer.{layer}."
+        arrays = {
+            name.removeprefix(prefix): value.numpy().copy()
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
+        remembering.set_state(arrays, meta["layers"][layer])
     for index, face in enumerate(native_faces(bottom(env))):
         prefix = f"face.{index}."
         arrays = {
@@ -74,7 +88,7 @@ def restore_env(env: VecEnv, meta: Any, tensors: dict[str, torch.Tensor]) -> Non
 def readable(env: VecEnv) -> bool:
     """Whether all state is within reach: a native environment in wrappers that are known."""
     while isinstance(env, VecEnvWrapper):
-        if not isinstance(env, (*STATELESS_VECTOR, VecNormalize)):
+        if not isinstance(env, (*STATELESS_VECTOR, VecNormalize)) and not remembers(env):
             return False
         env = env.venv
     if isinstance(env, SB3VecEnv):
@@ -87,6 +101,21 @@ def readable(env: VecEnv) -> bool:
         if not isinstance(single, ArrayEnv):
             return False
     return True
+
+
+def remembers(env: VecEnvWrapper) -> bool:
+    """Whether a wrapper says its state, with the methods that array environments have, too."""
+    return hasattr(type(env), "get_state") and hasattr(type(env), "set_state")
+
+
+def remembering_layers(env: VecEnv) -> list[Any]:
+    """The layers around an environment that say their state, outermost first."""
+    found = []
+    while isinstance(env, VecEnvWrapper):
+        if remembers(env):
+            found.append(env)
+        env = env.venv
+    return found
 
 
 def normalizers(env: VecEnv) -> list[VecNormalize]:

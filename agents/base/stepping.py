@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ class Transitions:
         dones: bool [n], whether the episode is over, terminated or cut.
         next_masks: actions allowed after the step, bool [n, A]; None where the environment masks
             none.
+        infos: what the environments said beside, n dictionaries.
     """
 
     observations: NDArray[Any]
@@ -37,6 +39,7 @@ class Transitions:
     terminated: Mask
     dones: Mask
     next_masks: Mask | None
+    infos: Sequence[Mapping[str, Any]] = ()
 
 
 class SteppingAlgorithm(Algorithm):
@@ -84,7 +87,9 @@ class SteppingAlgorithm(Algorithm):
                 next_masks[row] = infos[row]["action_mask"]
         paid = rewards.astype(np.float64)
         return self.learn_from(
-            Transitions(observations, actions, paid, following, terminated, dones, next_masks)
+            Transitions(
+                observations, actions, paid, following, terminated, dones, next_masks, infos
+            )
         )
 
     def _masks(self) -> Mask | None:

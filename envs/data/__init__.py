@@ -1,0 +1,1 @@
+"""Data as what is decided on: whose to collect."""
