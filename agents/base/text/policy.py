@@ -187,8 +187,9 @@ class TextPolicy(BasePolicy):
         self.model.train(False)
         # Leaner than no_grad; a Hugging Face model may keep what it makes here, and train with it.
         lean = isinstance(self.model, TinyTransformer)
+        without_gradients = torch.inference_mode() if lean else torch.no_grad()
         try:
-            with torch.inference_mode(lean):
+            with without_gradients:
                 found = sample(
                     self.model,
                     self.tokenizer,

@@ -108,6 +108,18 @@ def test_log_probs_are_transformers_own(directory, name):
     )
 
 
+def test_what_was_written_is_constant_and_can_be_learned_from(directory):
+    for made in (policy(directory()), TextPolicy(seed=0, max_tokens=6)):
+        rollout = made.generate(["3+4=", "12+3="], 2).batch()
+        for name, tensor in rollout.tensors().items():
+            assert not tensor.requires_grad and not tensor.is_inference(), name
+        made.set_training_mode(True)
+        assert rollout.old_log_probs is not None
+        (made.log_probs(rollout) - rollout.old_log_probs).exp().sum().backward()
+        gradients = [p.grad for p in made.parameters() if p.grad is not None]
+        assert gradients and any(bool(gradient.any()) for gradient in gradients)
+
+
 def test_greedy_replies_are_transformers_own(directory):
     path = directory()
     made = policy(path)
