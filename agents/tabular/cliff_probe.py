@@ -94,8 +94,8 @@ class CliffProbe(BaseCallback):
             styled = self.model.tensor([v[self.key] == self.style for v in rollouts.verdicts])
             return reward(self.model, rollouts) + self.bonus * styled
 
-        self.model.reward = with_bonus  # type: ignore[method-assign]
         self.look()
+        self.model.reward = with_bonus  # type: ignore[method-assign]
 
     def _on_step(self) -> bool:
         if self.n_calls % self.every == 0:

@@ -9,8 +9,8 @@ With Q = R + gamma P max Q, the optimal values of two rewards differ by little,
 
 and where the best action of a state leads by the margin m(s), no change of the rewards below
 m(s) (1 - gamma) / 2 takes its lead. But where k >= 2 actions are exactly as good, which an
-incomplete reward makes common (every way to the right answer ties), any change will do: raise Q at
-one of them by eps and read off the rewards for which that is optimal,
+incomplete reward makes common (every way to the right answer ties), a change of any size is enough:
+raise Q at one of them by eps and read off the rewards for which that is optimal,
 
     R_eps = Q_eps - gamma P max Q_eps,    max |R_eps - R| <= (1 + gamma) eps
 
