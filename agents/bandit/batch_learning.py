@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import GymEnv
 
+from ...envs.tabular.probabilities import draw
 from ..base.bandit import BanditAlgorithm, told
-from ..base.finite_horizon import drawn
 from ..base.resumable import prefixed
 from ..base.stepping import Mask, Transitions
 from .success_model import SuccessModelPolicy, best_available, fit_logistic, uniform
@@ -192,7 +192,7 @@ class BatchBandit(BanditAlgorithm):
     def act(self, observations: NDArray[Any], masks: Mask | None) -> NDArray[np.int64]:
         """An action for each environment, and how likely it was."""
         laws = self.probabilities(observations, masks)
-        actions = drawn(laws, self.generator)
+        actions = draw(laws, self.generator)
         self._taken = laws[np.arange(len(actions)), actions]
         return actions
 

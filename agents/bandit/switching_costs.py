@@ -39,9 +39,9 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
+from ...envs.tabular.probabilities import draw
 from ..base.bandit import BanditAlgorithm, Diary, HeldArmPolicy, summed, told
 from ..base.declare import Claim, Example, Outcome, Paper, Superior
-from ..base.finite_horizon import drawn
 from ..base.stepping import Mask, Transitions, check_discrete
 
 Array = NDArray[np.float64]
@@ -327,7 +327,7 @@ class BatchedExponentialWeights(BanditAlgorithm):
         fresh = phase.feedback == "bandit"
         chances = law(after) if fresh else dartboard(before, after, int(policy.held))
         policy.log_weights[:] = torch.as_tensor(after)
-        policy.held.fill_(int(drawn(chances[None], self.generator)[0]))
+        policy.held.fill_(int(draw(chances[None], self.generator)[0]))
 
     def learning_state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """As the base's, with the phase."""

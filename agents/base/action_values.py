@@ -14,11 +14,11 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import logsumexp, softmax
 from stable_baselines3.common.type_aliases import Schedule
 
 from ...envs.tabular.planning.discounted import backup, policy_iteration
 from ...envs.tabular.planning.tables import check_gamma
-from .soft_values import soft_laws, soft_maximum
 from .tabular import TablePolicy
 
 Array = NDArray[np.float64]
@@ -59,7 +59,7 @@ def sweep(P: Array, R: Array, action_values: Array, gamma: float, alpha: float) 
     """
     values = action_values.max(axis=-1)
     if alpha > 0:
-        values = soft_maximum(action_values, np.ones_like(action_values), alpha)
+        values = alpha * logsumexp(action_values / alpha, axis=-1)
     return np.asarray(R + gamma * P @ values)
 
 
@@ -85,7 +85,7 @@ def greedy_law(action_values: Array, tolerance: float = TIES) -> Array:
 def law(action_values: Array, alpha: float, tolerance: float = TIES) -> Array:
     """softmax(Q / alpha); with alpha = 0 the uniform law of the best actions, [..., A]."""
     if alpha > 0:
-        return soft_laws(action_values, np.ones_like(action_values), alpha)
+        return np.asarray(softmax(action_values / alpha, axis=-1))
     best = optimal_sets(action_values, tolerance)
     return np.asarray(best / best.sum(axis=-1, keepdims=True))
 
@@ -117,10 +117,10 @@ class LawPolicy(TablePolicy):
         self.alpha, self.tolerance = alpha, tolerance
 
     def choose(
-        self, observation: torch.Tensor, deterministic: bool, masks: torch.Tensor | None = None
+        self, observations: torch.Tensor, deterministic: bool, masks: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Actions [n] of observations [n]; `masks` bool [n, A] says which are allowed."""
-        values = self.forward(observation)
+        """Actions [n] for observations [n]; `masks` bool [n, A] says which are allowed."""
+        values = self.forward(observations)
         if masks is not None:
             values = values.masked_fill(~masks.bool(), -torch.inf)
         if deterministic:

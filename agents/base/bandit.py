@@ -113,12 +113,6 @@ class BanditAlgorithm(SteppingAlgorithm):
     ) -> None:
         super().__init__(policy, env, device=on_cpu(device), **common)
 
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        # The environment has the same seed: from one stream an agent's first arm would be the
-        # number that the adversary drew first.
-        self.generator = self.generator.spawn(1)[0]
-
 
 def told(infos: Sequence[Mapping[str, Any]], *names: str) -> dict[str, float]:
     """Means over the environments of what all their infos tell under some names, to log."""

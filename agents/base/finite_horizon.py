@@ -10,17 +10,18 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from ...envs.tabular.finite_mdp import FiniteMDP
 from ...envs.tabular.planning.finite_horizon import suboptimality
-from .stepping import SteppingAlgorithm, check_discrete, on_cpu
+from ...envs.tabular.probabilities import draw
+from .stepping import SteppingAlgorithm, on_cpu
+from .tabular import DiscretePolicy
 
 Array = NDArray[np.float64]
 
 
-class TimePolicy(BasePolicy):
+class TimePolicy(DiscretePolicy):
     """A law of actions for each step of an episode and each state.
 
     `predict` counts the steps in `state`, as a recurrent policy of SB3 keeps its memory: hand back
@@ -43,10 +44,8 @@ class TimePolicy(BasePolicy):
         horizon: int = 1,
     ) -> None:
         super().__init__(observation_space, action_space)
-        check_discrete(observation_space, "observations", "a table")
-        check_discrete(action_space, "actions", "a table")
-        states, actions = int(observation_space.n), int(action_space.n)  # type: ignore[attr-defined]
-        uniform = torch.full((horizon, states, actions), 1 / actions, dtype=torch.float64)
+        shape = (horizon, self.states, self.actions)
+        uniform = torch.full(shape, 1 / self.actions, dtype=torch.float64)
         self.register_buffer("probabilities", uniform)
 
     def predict(
@@ -62,13 +61,7 @@ class TimePolicy(BasePolicy):
             ValueError: an observation outside the table, or a step beyond the horizon.
         """
         observations, batched = self.obs_to_tensor(observation)
-        assert isinstance(observations, torch.Tensor)
-        horizon, states, _ = self.probabilities.shape
-        outside = (observations < 0) | (observations >= states)
-        if outside.any():
-            raise ValueError(
-                f"observation {observations[outside][0].item()} is outside {self.observation_space}"
-            )
+        horizon = len(self.probabilities)
         steps = np.zeros(len(observations), np.int64) if state is None else np.array(state[0])
         if episode_start is not None:
             steps[np.asarray(episode_start, dtype=bool)] = 0
@@ -168,7 +161,7 @@ class FiniteHorizonAlgorithm(SteppingAlgorithm):
 
     def choose(self, states: NDArray[np.int64], step: int) -> NDArray[np.int64]:
         """Actions [n] to learn with in states [n]; by default the policy's own."""
-        return drawn(self.probabilities[step, states], self.generator)
+        return draw(self.probabilities[step, states], self.generator)
 
     def study(self, trajectories: Trajectories) -> dict[str, float]:
         """Learn from one episode of every environment; returns what to log."""
@@ -248,14 +241,6 @@ class Counts:
         """Inverse of `state`."""
         self.next_states = tensors["next_states"].numpy().copy()
         self.rewards = tensors["rewards"].numpy().copy()
-
-
-def drawn(laws: Array, generator: np.random.Generator) -> NDArray[np.int64]:
-    """An action from each of the laws [n, A]."""
-    sums = laws.cumsum(axis=1)
-    # Rounding must not carry a draw beyond the last action that has a probability.
-    targets = np.minimum(generator.random(len(laws)) * sums[:, -1], np.nextafter(sums[:, -1], 0))
-    return np.asarray((sums <= targets[:, None]).sum(axis=1), dtype=np.int64)
 
 
 def greedy(values: Array) -> Array:

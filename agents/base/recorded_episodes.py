@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
 from ...envs.base import ArrayCore
+from ...envs.tabular.probabilities import draw
 from .dataset import DatasetAlgorithm
-from .finite_horizon import FiniteHorizonAlgorithm, Trajectories, drawn
+from .finite_horizon import FiniteHorizonAlgorithm, Trajectories
 from .offline_data import OfflineDataset
 
 Array = NDArray[np.float64]
@@ -32,7 +33,7 @@ def roll_out(core: ArrayCore, laws: Array, episodes: int, seed: int) -> Trajecto
     state = core.initial(tape)
     states, actions, rewards = [core.observation(state)], [], []
     for law in laws:
-        actions.append(drawn(law[states[-1]], generator))
+        actions.append(draw(law[states[-1]], generator))
         following = core.transition(state, actions[-1], tape)
         rewards.append(core.reward(state, actions[-1], following))
         state = following

@@ -54,7 +54,9 @@ class SteppingAlgorithm(Algorithm):
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        self.generator = np.random.default_rng(self.seed)
+        # A child: the environment has the same seed, and from one stream an agent would draw what
+        # the world draws.
+        self.generator = np.random.default_rng(self.seed).spawn(1)[0]
         self.policy = self.policy_class(
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)

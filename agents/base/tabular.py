@@ -12,10 +12,40 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import nn
 
+from .masked import MaskedPolicy, MaskedPrediction
 from .stepping import Mask, SteppingAlgorithm, check_discrete, on_cpu
 
 
-class TablePolicy(BasePolicy):
+class DiscretePolicy(BasePolicy):
+    """A policy that looks its observation up in a table.
+
+    Args:
+        observation_space, action_space: `Discrete`.
+    """
+
+    def __init__(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+        super().__init__(observation_space, action_space)
+        check_discrete(observation_space, "observations", "a table")
+        check_discrete(action_space, "actions", "a table")
+        self.states, self.actions = int(observation_space.n), int(action_space.n)  # type: ignore[attr-defined]
+
+    def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:
+        """As SB3's.
+
+        Raises:
+            ValueError: an observation outside the table.
+        """
+        observations, batched = super().obs_to_tensor(observation)
+        assert isinstance(observations, torch.Tensor)
+        outside = (observations < 0) | (observations >= self.states)
+        if outside.any():
+            raise ValueError(
+                f"observation {observations[outside][0].item()} is outside {self.observation_space}"
+            )
+        return observations, batched
+
+
+class TablePolicy(MaskedPolicy, DiscretePolicy):
     """Action values in a table, played greedily; of equally good actions the lowest.
 
     Without `deterministic`, each action is with probability `exploration_rate` a uniform one.
@@ -36,9 +66,7 @@ class TablePolicy(BasePolicy):
         initial: float = 0.0,
     ) -> None:
         super().__init__(observation_space, action_space)
-        check_discrete(observation_space, "observations", "a table")
-        check_discrete(action_space, "actions", "a table")
-        shape = (int(observation_space.n), int(action_space.n))  # type: ignore[attr-defined]
+        shape = (self.states, self.actions)
         values = torch.full(shape, float(initial), dtype=torch.float64)
         self.values = nn.Parameter(values, requires_grad=False)
         self.register_buffer("exploration_rate", torch.zeros((), dtype=torch.float64))
@@ -47,38 +75,11 @@ class TablePolicy(BasePolicy):
         """Action values [n, A] of observations [n]."""
         return self.values[observation.long()]
 
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-        action_masks: Any = None,
-    ) -> tuple[NDArray[np.int64], Any]:
-        """As SB3's; `action_masks` (bool, [A] or [n, A]) says which actions are allowed.
-
-        Raises:
-            ValueError: an observation outside the table.
-        """
-        observations, batched = self.obs_to_tensor(observation)
-        assert isinstance(observations, torch.Tensor)
-        outside = (observations < 0) | (observations >= len(self.values))
-        if outside.any():
-            raise ValueError(
-                f"observation {observations[outside][0].item()} is outside {self.observation_space}"
-            )
-        masks = None if action_masks is None else torch.as_tensor(np.atleast_2d(action_masks))
-        actions = self.choose(observations, deterministic, masks).numpy()
-        return actions if batched else actions[0], state
-
-    def _predict(self, observation: Any, deterministic: bool = False) -> torch.Tensor:
-        return self.choose(observation, deterministic)
-
     def choose(
-        self, observation: torch.Tensor, deterministic: bool, masks: torch.Tensor | None = None
+        self, observations: torch.Tensor, deterministic: bool, masks: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Actions [n] of observations [n]; `masks` bool [n, A] says which are allowed."""
-        values = self.forward(observation)
+        """Actions [n] for observations [n]; `masks` bool [n, A] says which are allowed."""
+        values = self.forward(observations)
         allowed = torch.ones_like(values, dtype=torch.bool) if masks is None else masks.bool()
         greedy = values.masked_fill(~allowed, -torch.inf).argmax(dim=1)
         if deterministic or not self.exploration_rate:
@@ -88,7 +89,7 @@ class TablePolicy(BasePolicy):
         return torch.where(explores, uniform, greedy)
 
 
-class TabularAlgorithm(SteppingAlgorithm):
+class TabularAlgorithm(MaskedPrediction, SteppingAlgorithm):
     """Learning action values in a finite world. A subclass writes `act` and `learn_from`.
 
     A timestep is an environment step; an agent that plans overrides `update` and counts a sweep.
@@ -123,17 +124,6 @@ class TabularAlgorithm(SteppingAlgorithm):
     def table(self) -> NDArray[np.float64]:
         """The action values [S, A]; writing here changes the policy."""
         return self.policy.values.numpy()
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-        action_masks: Any = None,
-    ) -> tuple[NDArray[np.int64], Any]:
-        """As SB3's; `action_masks` (bool, [A] or [n, A]) says which actions are allowed."""
-        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
 
 def epsilon_greedy(

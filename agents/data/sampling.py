@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 
 from ...envs.data.equitable_sampling import split_observation
 from ...envs.faces import ArrayVectorEnv
 from ..base.bandit import BanditAlgorithm, Diary
 from ..base.declare import Example
+from ..base.masked import MaskedPolicy, MaskedPrediction
 from ..base.snapshot import bottom, native_faces
 from ..base.stepping import Mask, Transitions, check_discrete
 
@@ -32,7 +32,7 @@ EXAMPLE = Example(
 )
 
 
-class GroupPolicy(BasePolicy):
+class GroupPolicy(MaskedPolicy):
     """Buys for the allowed group with the highest score, which a subclass computes.
 
     `bought` [G] counts the batches that were bought for each group while learning.
@@ -65,30 +65,15 @@ class GroupPolicy(BasePolicy):
         """How much each group should be bought for, [n, G]."""
         raise NotImplementedError
 
-    def choose(self, observations: NDArray[Any], masks: Mask | None) -> NDArray[np.int64]:
+    def choose(
+        self, observations: torch.Tensor, deterministic: bool, masks: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Groups [n] for observations [n, 4 G + 1]; `masks` bool [n, G] says which are allowed."""
-        return first_best(self.scores(observations), masks)
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-        action_masks: Any = None,
-    ) -> tuple[NDArray[np.int64], Any]:
-        """As SB3's; `action_masks` (bool, [G] or [n, G]) says which groups are allowed."""
-        tensor, batched = self.obs_to_tensor(observation)
-        assert isinstance(tensor, torch.Tensor)
-        masks = None if action_masks is None else np.atleast_2d(action_masks).astype(bool)
-        groups = self.choose(tensor.numpy(), masks)
-        return groups if batched else groups[0], state
-
-    def _predict(self, observation: Any, deterministic: bool = False) -> torch.Tensor:
-        return torch.as_tensor(self.choose(observation.numpy(), None))
+        allowed = None if masks is None else masks.numpy()
+        return torch.from_numpy(first_best(self.scores(observations.numpy()), allowed))
 
 
-class SamplingAlgorithm(BanditAlgorithm):
+class SamplingAlgorithm(MaskedPrediction, BanditAlgorithm):
     """Base of the agents that buy batches for groups: a round buys one. A subclass may write `act`.
 
     Args:
@@ -107,7 +92,7 @@ class SamplingAlgorithm(BanditAlgorithm):
 
     def act(self, observations: NDArray[Any], masks: Mask | None) -> NDArray[np.int64]:
         """What the policy chooses, [n]."""
-        return self.policy.choose(observations, masks)
+        return first_best(self.policy.scores(observations), masks)
 
     def learn_from(self, transitions: Transitions) -> dict[str, float]:
         """Count what was bought."""
@@ -115,17 +100,6 @@ class SamplingAlgorithm(BanditAlgorithm):
         self.policy.bought += torch.as_tensor(counts)
         self.samples = split_observation(transitions.next_observations, self.policy.groups)["n"]
         return {"rollout/mean_reward": float(transitions.rewards.mean())}
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-        action_masks: Any = None,
-    ) -> tuple[NDArray[np.int64], Any]:
-        """As SB3's; `action_masks` (bool, [G] or [n, G]) says which groups are allowed."""
-        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def of_env(self, name: str) -> Any:
         """An attribute of the task, such as `eta`, from the attached environment.

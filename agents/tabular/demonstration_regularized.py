@@ -28,6 +28,7 @@ In theory lambda is of order epsilon N_E / (S A H) for an accuracy epsilon, and 
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -37,18 +38,45 @@ from numpy.typing import ArrayLike, NDArray
 from stable_baselines3.common.type_aliases import GymEnv
 
 from ...envs.checks import check_number
+from ...envs.tabular.planning.robust_sets import soft
+from ...envs.tabular.probabilities import check_probabilities, check_sums
 from ..base.declare import Claim, Example, Outcome, Paper, Superior
 from ..base.finite_horizon import Trajectories, backward, gap
 from ..base.offline_data import OfflineDataset
 from ..base.recorded_episodes import RecordedEpisodesAlgorithm, roll_out, to_dataset
-from ..base.soft_values import checked_reference, soft_laws, soft_maximum
 from .trajectory_cloning import WORLD, TrajectoryCloning, cloned, count_actions, random_episodes
 from .ucbvi import UCBVI
 
 Array = NDArray[np.float64]
 Actions = NDArray[np.int64]
 
+SMALLEST = float(np.finfo(np.float64).tiny)  # lambda of which 1 / lambda is still finite
+
 # -- the paper's computation ----------------------------------------------------------------------
+
+
+def checked_reference(reference: Array, shape: tuple[int, int, int]) -> Array:
+    """Laws to stay close to, with a warning where they exclude an action.
+
+    Args:
+        reference: [H, S, A].
+        shape: H, S, A.
+
+    Raises:
+        ValueError: another shape, or no probabilities.
+    """
+    if reference.shape != shape:
+        raise ValueError(f"reference has shape {reference.shape}, it must be {shape}")
+    check_probabilities("reference", reference)
+    check_sums("reference", reference)
+    if (reference == 0).any():
+        step, state, action = np.argwhere(reference == 0)[0]
+        warnings.warn(
+            f"the reference never plays {int((reference == 0).sum())} actions, such as {action} in "
+            f"state {state} at step {step}: nor will the agent",
+            stacklevel=3,
+        )
+    return reference
 
 
 def gap_bounds(
@@ -119,8 +147,7 @@ class DemoRegularizedRL(RecordedEpisodesAlgorithm, UCBVI):
         target: float | None = None,
         **common: Any,
     ) -> None:
-        if not check_number("kl_coefficient", kl_coefficient) > 0:
-            raise ValueError(f"kl_coefficient must be above 0, got {kl_coefficient}")
+        check_number("kl_coefficient", kl_coefficient, SMALLEST)
         self.kl_coefficient, self.deviates = kl_coefficient, deviates
         self.target = None if target is None else check_number("target", target, 0.0)
         self.reference = None if reference is None else np.asarray(reference, dtype=np.float64)
@@ -204,11 +231,11 @@ class DemoRegularizedRL(RecordedEpisodesAlgorithm, UCBVI):
 
     def state_values(self, step: int, action_values: Array) -> Array:
         """The soft maximum around the clone."""
-        return soft_maximum(action_values, self.expert[step], self.kl_coefficient)
+        return soft(action_values, self.expert[step], 1 / self.kl_coefficient)[0]
 
     def laws(self, action_values: Array) -> Array:
         """The soft policy around the clone."""
-        return soft_laws(action_values, self.expert, self.kl_coefficient)
+        return soft(action_values, self.expert, 1 / self.kl_coefficient)[1]
 
     def extra_state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """As the base's, with the clone, the bound and the widest actions."""

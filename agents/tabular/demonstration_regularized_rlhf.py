@@ -25,9 +25,10 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
 from ...envs.checks import check_integer
+from ...envs.tabular.probabilities import draw
 from ...wrappers.preference_oracle import PreferenceOracle
 from ..base.declare import Example
-from ..base.finite_horizon import Trajectories, drawn
+from ..base.finite_horizon import Trajectories
 from ..base.offline_data import OfflineDataset
 from ..base.pairwise import oracle_of, pair_features
 from .demonstration_regularized import DemoRegularizedRL
@@ -153,7 +154,7 @@ class DemoRegularizedRLHF(DemoRegularizedRL):
     def choose(self, states: Actions, step: int) -> Actions:
         """As the clone does, as long as comparisons are missing."""
         if self.reward_estimates is None:
-            return drawn(self.expert[step, states], self.generator)
+            return draw(self.expert[step, states], self.generator)
         return super().choose(states, step)
 
     def update(self) -> dict[str, float]:

@@ -25,9 +25,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from stable_baselines3.common.type_aliases import GymEnv
 
-from ...envs.tabular.probabilities import check_probabilities, check_sums
+from ...envs.tabular.probabilities import check_probabilities, check_sums, draw
 from ..base.declare import Example
-from ..base.finite_horizon import Trajectories, drawn
+from ..base.finite_horizon import Trajectories
 from ..base.policy_class import ClassSearch, PolicyClass, first_departures
 
 Array = NDArray[np.float64]
@@ -145,7 +145,7 @@ class PSDP(ClassSearch):
         laws = self._laws if step < self._step else self.probabilities
         if step == self._step:
             return self.generator.integers(self.shape[2], size=len(states))
-        return drawn(laws[step, states], self.generator)
+        return draw(laws[step, states], self.generator)
 
     def play(self) -> Trajectories:
         """As the base's; first the step that is searched may change."""

@@ -46,10 +46,11 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from ...envs.checks import check_number
 from ...envs.tabular.planning.finite_horizon import suboptimality
+from ...envs.tabular.probabilities import draw
 from ...envs.tabular.river_swim import RiverSwim
 from ...wrappers.sb3 import make_sb3
 from ..base.declare import Claim, Exact, Example, NotInferior, Outcome, Paper, Superior
-from ..base.finite_horizon import Trajectories, backward, drawn
+from ..base.finite_horizon import Trajectories, backward
 from ..base.pairwise import PairwiseExploration, pair_features, preference_estimate
 
 Array = NDArray[np.float64]
@@ -280,7 +281,7 @@ class PbTS(PairwiseExploration):
 
     def draw_policy(self) -> Actions:
         """Optimal for a reward and transitions drawn from the posteriors."""
-        chosen = drawn(self.weights[None], self.generator)[0]
+        chosen = draw(self.weights[None], self.generator)[0]
         # Normalized gamma variables have the Dirichlet law.
         masses = self.generator.standard_gamma(1.0 + self.counts.next_states)
         return best_actions(masses / masses.sum(axis=-1, keepdims=True), self.hypotheses[chosen])

@@ -36,6 +36,11 @@ def cumulative(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(from_here - (p > 0) > 0, sums, 2.0)
 
 
+def draw(laws: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """An outcome from each of the laws [n, S], int64 [n]."""
+    return np.asarray(pick(cumulative(laws), generator.random(len(laws))), dtype=np.int64)
+
+
 def check_probabilities(name: str, values: NDArray[np.float64]) -> None:
     """ValueError unless all values lie in [0, 1]."""
     wrong = ~((values >= 0) & (values <= 1))  # also true for NaN

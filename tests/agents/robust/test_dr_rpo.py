@@ -206,9 +206,9 @@ def test_a_tabular_world_has_unit_vectors_as_features() -> None:
     env = {"P": P, "low": rewards[..., None], "horizon": 2}
     features = np.eye(4).reshape(2, 2, 4)
     arguments = {"features": features, "theta": rewards.ravel(), "radius": 0.0}
-    agent = make("FiniteMDP-v0", env_arguments=env, **arguments).learn(100)
+    agent = make("FiniteMDP-v0", env_arguments=env, **arguments).learn(1_000)
     assert_allclose(agent.rewards, rewards)
-    assert_allclose(agent.gram.diagonal(axis1=1, axis2=2).sum(axis=1), 0.4 + 50)
+    assert_allclose(agent.gram.diagonal(axis1=1, axis2=2).sum(axis=1), 0.4 + 500)
     assert agent.probabilities[0, 1, 0] > 0.99 and agent.probabilities[1, 0, 1] > 0.99
     with pytest.raises(ValueError, match="DRRPO needs a linear environment, or features"):
         make("FiniteMDP-v0", env_arguments=env)

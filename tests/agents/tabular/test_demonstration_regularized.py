@@ -12,10 +12,10 @@ from numpy.testing import assert_allclose
 from palaestra.agents import UCBVI, DemoRegularizedRL
 from palaestra.agents.base.finite_horizon import backward, gap
 from palaestra.agents.base.recorded_episodes import roll_out, to_dataset
-from palaestra.agents.base.soft_values import soft_laws, soft_maximum
 from palaestra.agents.tabular.demonstration_regularized import gap_bounds
 from palaestra.agents.tabular.trajectory_cloning import cloned
 from palaestra.envs.tabular.planning.finite_horizon import evaluate
+from palaestra.envs.tabular.planning.robust_sets import soft
 
 VISITS = np.array([[[3, 0], [0, 0]], [[1, 2], [4, 1]]])
 P = np.array([[[1, 0], [0.2, 0.8]], [[0.5, 0.5], [0, 1]]])
@@ -50,19 +50,19 @@ def certain(agent, core):
 
 def test_worked_example_of_the_soft_value() -> None:
     values, reference = np.array([1.0, 0.5]), np.array([0.8, 0.2])
-    assert soft_maximum(values, reference, 0.5) == pytest.approx(0.932420, abs=1e-6)
-    assert_allclose(soft_laws(values, reference, 0.5), [0.915776, 0.084224], atol=1e-6)
+    assert soft(values, reference, 2.0)[0] == pytest.approx(0.932420, abs=1e-6)
+    assert_allclose(soft(values, reference, 2.0)[1], [0.915776, 0.084224], atol=1e-6)
 
 
 def test_worked_example_of_soft_planning() -> None:
     reference = cloned(VISITS)
     transitions = np.broadcast_to(P, (2, 2, 2, 2))
     action_values, values = backward(
-        transitions, R, np.array([2.0, 1.0]), lambda h, q: soft_maximum(q, reference[h], 0.5)
+        transitions, R, np.array([2.0, 1.0]), lambda h, q: soft(q, reference[h], 2.0)[0]
     )
     assert_allclose(values[0], [0.531340, 0.881569], atol=1e-6)
     assert_allclose(values[1], [0.354257, 0.858124], atol=1e-6)
-    laws = soft_laws(action_values, reference, 0.5)
+    laws = soft(action_values, reference, 2.0)[1]
     assert_allclose(laws[0], [[0.685703, 0.314297], [0.288256, 0.711744]], atol=1e-6)
     assert_allclose(evaluate(P[None], R, laws)[0], [0.607662, 1.012139], atol=1e-6)
     assert_allclose(evaluate(P[None], R, reference)[0], [0.446286, 0.710714], atol=1e-6)
@@ -87,30 +87,33 @@ def test_worked_example_is_what_the_agent_plans() -> None:
 def test_the_soft_maximum_is_the_best_penalised_value(seed, kl_coefficient) -> None:
     rng = np.random.default_rng(seed)
     values, reference = rng.standard_normal(4), rng.dirichlet(np.ones(4))
-    found = soft_maximum(values, reference, kl_coefficient)
+    found, best = soft(values, reference, 1 / kl_coefficient)
 
     def penalised(laws):
         kl = (laws * np.log(np.maximum(laws, 1e-300) / reference)).sum()
         return laws @ values - kl_coefficient * kl
 
-    assert penalised(soft_laws(values, reference, kl_coefficient)) == pytest.approx(found)
+    assert penalised(best) == pytest.approx(found)
     for laws in (reference, *rng.dirichlet(np.ones(4), 20)):
         assert penalised(laws) <= found + 1e-9
 
 
 def test_a_tiny_penalty_is_the_hard_maximum_and_a_huge_one_the_reference() -> None:
     values, reference = np.array([1.0, 3.0, 2.0]), np.array([0.5, 0.25, 0.25])
-    for tiny in (1e-9, 1e-320):
-        assert soft_maximum(values, reference, tiny) == pytest.approx(3.0)
-        assert_allclose(soft_laws(values, reference, tiny), [0, 1, 0])
-    assert soft_maximum(values, reference, 1e9) == pytest.approx(reference @ values)
-    assert_allclose(soft_laws(values, reference, 1e9), reference)
+    for tiny in (1e-9, 1e-307):
+        value, laws = soft(values, reference, 1 / tiny)
+        assert value == pytest.approx(3.0)
+        assert_allclose(laws, [0, 1, 0])
+    value, laws = soft(values, reference, 1e-9)
+    assert value == pytest.approx(reference @ values)
+    assert_allclose(laws, reference)
 
 
 def test_an_action_that_the_reference_excludes_counts_for_nothing() -> None:
     values, reference = np.array([5.0, 3.0, 2.0]), np.array([0.0, 0.5, 0.5])
-    assert soft_laws(values, reference, 1e-9).tolist() == [0, 1, 0]
-    assert soft_maximum(values, reference, 1e-9) == pytest.approx(3.0)
+    value, laws = soft(values, reference, 1e9)
+    assert laws.tolist() == [0, 1, 0]
+    assert value == pytest.approx(3.0)
 
 
 # -- the bound on what may be lost ----------------------------------------------------------------
@@ -242,13 +245,13 @@ def test_a_loaded_agent_keeps_its_clone_without_the_data(tmp_path) -> None:
 def test_arguments_out_of_range() -> None:
     env = garnet()
     for wrong in (0, -0.1):
-        with pytest.raises(ValueError, match="kl_coefficient must be above 0"):
+        with pytest.raises(ValueError, match="kl_coefficient"):
             DemoRegularizedRL("TimePolicy", env, kl_coefficient=wrong)
     with pytest.raises(ValueError, match="target"):
         DemoRegularizedRL("TimePolicy", env, target=-1.0)
     with pytest.raises(ValueError, match=r"reference has shape \(4, 3\), it must be"):
         DemoRegularizedRL("TimePolicy", env, reference=np.full((4, 3), 1 / 3))
-    with pytest.raises(ValueError, match="probabilities of actions that sum to 1"):
+    with pytest.raises(ValueError, match="probabilities must sum to 1"):
         DemoRegularizedRL("TimePolicy", env, reference=np.ones((5, 4, 3)))
 
 

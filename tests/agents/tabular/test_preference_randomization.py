@@ -209,13 +209,16 @@ def test_rewards_are_out_of_reach() -> None:
 @pytest.mark.parametrize(
     ("agent_class", "arguments"), [(PRLSVI, {}), (PbTS, {"rewards": [TRUE, FALSE, FALSE]})]
 )
-def test_it_finds_the_best_policy_without_seeing_a_reward(agent_class, arguments) -> None:
-    env = river(forward_first=0.9)
-    agent = agent_class("TimePolicy", env, seed=102, **arguments).learn(1_600)
-    core = env.unwrapped.core
-    lost = core.plan(1.0).values[0, 0] - evaluate(core.P, core.R, agent.probabilities)[0, 0]
-    assert lost < 0.05  # of 1.303
-    assert agent.queries < 100  # of 200 pairs
+def test_most_runs_find_the_best_policy_without_seeing_a_reward(agent_class, arguments) -> None:
+    lost = []
+    for seed in range(100, 105):
+        env = river(forward_first=0.9)
+        agent = agent_class("TimePolicy", env, seed=seed, **arguments).learn(8_000)
+        assert agent.queries < 100  # of 1,000 pairs
+        core = env.unwrapped.core
+        values = evaluate(core.P, core.R, agent.probabilities)
+        lost.append(core.plan(1.0).values[0, 0] - values[0, 0])
+    assert np.median(lost) < 0.1  # of 1.303
 
 
 def test_hypotheses_are_told_apart_by_labels() -> None:
