@@ -132,6 +132,8 @@ class ArrayEnv(_Face, gym.Env):
 
     def _info(self) -> dict[str, Any]:
         info = {name: unbatch(value) for name, value in batched_info(self.core, self.state).items()}
+        # Gymnasium's vectors collect Python's truth values in an array, NumPy's as objects.
+        info |= {name: bool(value) for name, value in info.items() if isinstance(value, np.bool_)}
         if "action_mask" in info and hasattr(self.action_space, "feasible"):
             self.action_space.feasible = info["action_mask"].copy()
         return info
