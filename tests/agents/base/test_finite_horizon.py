@@ -14,9 +14,9 @@ from palaestra.agents.base.finite_horizon import (
     TimePolicy,
     Trajectories,
     backward,
-    drawn,
     greedy,
 )
+from palaestra.envs.tabular.probabilities import draw
 
 
 def policy(horizon: int = 3, states: int = 2, actions: int = 2) -> TimePolicy:
@@ -49,9 +49,9 @@ def test_a_step_beyond_the_horizon_and_an_unknown_state_are_errors() -> None:
 
 def test_actions_are_drawn_by_their_law() -> None:
     laws = np.array([[0.2, 0.0, 0.8]] * 40_000)
-    shares = np.bincount(drawn(laws, np.random.default_rng(0)), minlength=3) / len(laws)
+    shares = np.bincount(draw(laws, np.random.default_rng(0)), minlength=3) / len(laws)
     assert_allclose(shares, [0.2, 0.0, 0.8], atol=0.01)
-    assert drawn(np.array([[1.0, 0.0], [0.0, 1.0]]), np.random.default_rng(1)).tolist() == [0, 1]
+    assert draw(np.array([[1.0, 0.0], [0.0, 1.0]]), np.random.default_rng(1)).tolist() == [0, 1]
 
 
 def test_greedy_takes_the_lowest_of_equally_good_actions() -> None:

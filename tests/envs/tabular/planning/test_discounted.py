@@ -59,14 +59,43 @@ def test_planners_agree_with_both_linear_programmes(gamma, continues):
 @pytest.mark.parametrize("planner", PLANNERS)
 def test_a_batch_is_solved_as_its_members_are(planner):
     """Also of more processes than are worked on at once."""
-    P, R = random_process(0, states=12, actions=4, batch=(250, 3))
-    continues = np.random.default_rng(1).random((250, 3, 12)) < 0.9
+    P, R = random_process(0, states=12, actions=4, batch=(500, 3))
+    continues = np.random.default_rng(1).random((500, 3, 12)) < 0.9
     found = planner(P, R, 0.97, continues=continues)
-    assert found.values.shape == (250, 3, 12) and found.error.shape == (250, 3)
-    for place in [(0, 0), (101, 2), (249, 1)]:
+    assert found.values.shape == (500, 3, 12) and found.error.shape == (500, 3)
+    for place in [(0, 0), (101, 2), (499, 1)]:
         alone = planner(P[place], R[place], 0.97, continues=continues[place])
-        np.testing.assert_allclose(found.values[place], alone.values, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(found.values[place], alone.values, rtol=0, atol=1e-10)
         np.testing.assert_array_equal(found.policy[place], alone.policy)
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+@pytest.mark.parametrize("gap", [0.0, 1e-10, 1e-7, 1e-5])
+@pytest.mark.parametrize("continues", [None, SOME])
+def test_near_ties_are_broken_in_a_batch_as_they_are_alone(planner, gap, continues):
+    """Action 1 does what action 0 does for a little more: less than `greedy` sees, or more."""
+    P, R = random_process(12, actions=2, batch=(100,))
+    P, R = np.repeat(P, 2, axis=-2), np.repeat(R, 2, axis=-1)
+    R[..., 1::2] += gap
+    found = planner(P, R, 0.95, continues=continues)
+    goes_on = slice(None) if continues is None else continues
+    assert (found.policy[:, goes_on] % 2 == (gap > 1e-8)).all()
+    assert found.error.max() <= 1e-10
+    for i in range(0, 100, 9):
+        alone = planner(P[i], R[i], 0.95, continues=continues)
+        np.testing.assert_array_equal(found.policy[i], alone.policy)
+        np.testing.assert_allclose(found.values[i], alone.values, rtol=0, atol=1e-10)
+
+
+def test_value_iteration_of_a_batch_stops_when_the_bounds_leave_one_action():
+    P, R = random_process(6, states=8, batch=(50,))
+    found = value_iteration(P, R, 0.99)
+    for i in range(50):
+        alone = value_iteration(P[i], R[i], 0.99)
+        assert found.iterations[i] <= alone.iterations
+        np.testing.assert_array_equal(found.policy[i], alone.policy)
+        np.testing.assert_allclose(found.values[i], alone.values, rtol=0, atol=1e-9)
+    assert found.iterations.mean() < 20 and found.error.max() < 1e-10
 
 
 def test_batch_axes_are_broadcast():

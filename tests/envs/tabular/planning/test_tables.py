@@ -11,7 +11,14 @@ from scipy import sparse
 from small_processes import random_process
 
 from palaestra.envs.tabular.planning.chains import reachable
-from palaestra.envs.tabular.planning.tables import blocks, check_tables, greedy, maximum, one_matrix
+from palaestra.envs.tabular.planning.tables import (
+    argmax,
+    blocks,
+    check_tables,
+    greedy,
+    maximum,
+    one_matrix,
+)
 
 finite = st.floats(-1e6, 1e6)
 
@@ -21,6 +28,10 @@ finite = st.floats(-1e6, 1e6)
 def test_the_maximum_and_the_lowest_of_the_best(action_values):
     np.testing.assert_array_equal(maximum(action_values), action_values.max(-1))
     chosen = greedy(action_values)
+    many = np.tile(action_values, (50, 1, 1))  # in so many states it is searched otherwise
+    np.testing.assert_array_equal(greedy(many), np.tile(chosen, (50, 1)))
+    for values in (action_values, many):
+        np.testing.assert_array_equal(argmax(values, values.max(-1)), values.argmax(-1))
     for place in np.ndindex(3, 2):
         row = action_values[place]
         nearly = np.flatnonzero(row >= row.max() - 1e-9 * (1 + abs(row.max())))
