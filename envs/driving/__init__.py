@@ -1,0 +1,1 @@
+"""Driving: a road, other vehicles, a traffic light, and what a drive is worth."""
