@@ -183,8 +183,9 @@ class TextPolicy(BasePolicy):
         asked = request(prompts, n, self.max_tokens if max_tokens is None else max_tokens, prefixes)
         ids, mask = (x.to(self.device) for x in self.tokenizer.encode(*asked.read))
         every_stop = (*stops, *self.tokenizer.implied_stops)
-        was_training = self.training
-        self.model.train(False)
+        was_training = self.model.training
+        if was_training:  # else a walk through all modules is saved
+            self.model.train(False)
         # Leaner than no_grad; a Hugging Face model may keep what it makes here, and train with it.
         lean = isinstance(self.model, TinyTransformer)
         without_gradients = torch.inference_mode() if lean else torch.no_grad()
@@ -203,7 +204,8 @@ class TextPolicy(BasePolicy):
                     generator=self.generator if generator is None else generator,
                 )
         finally:
-            self.model.train(was_training)
+            if was_training:
+                self.model.train()
         found = Sampled(*(each.clone() for each in found))  # may be learned from
         texts = [cut(t, every_stop) for t in self.tokenizer.decode(found.tokens, found.mask)]
         if asked.prefixes is not None:

@@ -25,7 +25,8 @@ class Layout(NamedTuple):
     Attributes:
         prompts, length: b, p.
         replies, width: n, w; n or w may be 0.
-        owner: int [n], the prompt of each reply.
+        owner: int [n], the prompt of each reply; None: as many replies to each prompt, in the order
+            of the prompts.
         prompt_bias: added to the scores of prompts: -inf where a token does not look, broadcastable
             to [b, heads, p, p].
         reply_bias: the same of replies, broadcastable to [n, heads, w, p + w].
@@ -35,7 +36,7 @@ class Layout(NamedTuple):
     length: int
     replies: int
     width: int
-    owner: torch.Tensor
+    owner: torch.Tensor | None
     prompt_bias: torch.Tensor
     reply_bias: torch.Tensor
 
@@ -43,6 +44,19 @@ class Layout(NamedTuple):
     def split(self) -> int:
         """Rows of the prompts."""
         return self.prompts * self.length
+
+    def given(self, entries: torch.Tensor) -> torch.Tensor:
+        """Entries [k, b, ...] of prompts as their replies see them, [k, n, ...]."""
+        if self.owner is None:
+            return entries.repeat_interleave(self.replies // self.prompts, dim=1)
+        return entries.index_select(1, self.owner)
+
+    def gather(self, gradients: torch.Tensor, mine: torch.Tensor) -> None:
+        """Add gradients [n, ...] of replies to those of their prompts, `mine` [b, ...]."""
+        if self.owner is None:
+            mine += gradients.unflatten(0, (self.prompts, -1)).sum(dim=1)
+        else:
+            mine.index_add_(0, self.owner, gradients)
 
 
 def prompted_attention(joint: torch.Tensor, heads: int, layout: Layout) -> torch.Tensor:
@@ -64,8 +78,8 @@ def prompted_attention(joint: torch.Tensor, heads: int, layout: Layout) -> torch
     if layout.replies * layout.width:
         queries, *new = by_head(joint[layout.split :], layout.replies, heads)
         keys, values = (
-            torch.cat([before.index_select(0, layout.owner), after], dim=2)
-            for before, after in zip(own[1:], new, strict=True)
+            torch.cat([before, after], dim=2)
+            for before, after in zip(layout.given(own[1:]), new, strict=True)
         )
         seen.append(attention(queries, keys, values, layout.reply_bias))
     return torch.cat([each.transpose(1, 2).flatten(0, 1).flatten(1) for each in seen])
@@ -80,7 +94,7 @@ class _PromptedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, joint: torch.Tensor, heads: int, layout: Layout) -> torch.Tensor:
-        b, p, n, w, owner, prompt_bias, reply_bias = layout
+        b, p, n, w, _, prompt_bias, reply_bias = layout
         split = layout.split
         scale = (joint.shape[1] // (3 * heads)) ** -0.5
         seen = joint.new_empty(len(joint), joint.shape[1] // 3)
@@ -91,7 +105,7 @@ class _PromptedAttention(torch.autograd.Function):
         if n * w:
             new = by_head(joint[split:], n, heads)
             both = joint.new_empty(2, n, heads, p + w, own.shape[-1])
-            both[..., :p, :] = own[1:].index_select(1, owner)
+            both[..., :p, :] = layout.given(own[1:])
             both[..., p:, :] = new[1:]
             queries = new[0].contiguous()
             weights = softmax_of(queries @ both[0].mT, scale, reply_bias)
@@ -105,7 +119,7 @@ class _PromptedAttention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         own, weights, *of_replies = ctx.saved_tensors
         heads, layout, scale = ctx.heads, ctx.layout, ctx.scale
-        b, p, n, w, owner, *_ = layout
+        b, p, n, w, *_ = layout
         split, seen = layout.split, gradients[0]
         joint = seen.new_empty(len(seen), 3 * seen.shape[1])
         onto = heads_last(seen[:split], b, heads).contiguous()
@@ -118,7 +132,7 @@ class _PromptedAttention(torch.autograd.Function):
             new[0] = found[0]
             for place, gradient, mine in zip((1, 2), found[1:], (keys, values), strict=True):
                 new[place] = gradient[..., p:, :]
-                mine.index_add_(0, owner, gradient[..., :p, :])
+                layout.gather(gradient[..., :p, :], mine)
         for place, gradient in enumerate((queries, keys, values)):
             by_head(joint[:split], b, heads)[place] = gradient
         return joint, None, None

@@ -74,12 +74,8 @@ def nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
 def draw(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Indices [n] drawn in proportion to weights [n, v] (not all 0), by uniforms [n] in [0, 1)."""
     sums = weights.cumsum(dim=-1)
-    total = sums[:, -1:]
-    # Rounding must not carry a draw beyond the last weight that is not 0.
-    targets = torch.minimum(
-        uniforms[:, None] * total, torch.nextafter(total, torch.zeros_like(total))
-    )
-    return torch.searchsorted(sums, targets, right=True)[:, 0]
+    # A uniform is at most 1 - 2^-24, so no rounding carries its share of the total to the total.
+    return torch.searchsorted(sums, uniforms[:, None] * sums[:, -1:], right=True)[:, 0]
 
 
 def sample(

@@ -2,97 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from .prompted_attention import Layout, attention, by_head, prompted_attention
-
-
-class Weights(NamedTuple):
-    """The matrices of a layer, and what is done with them: pre-norm attention and a feed-forward
-    net, without biases.
-
-    Rows are as short here that to call a module, or even to look one up, takes as long as its work.
-
-    Attributes:
-        before, joint, joined, between, hidden, back: as in `Block`.
-    """
-
-    before: torch.Tensor
-    joint: torch.Tensor
-    joined: torch.Tensor
-    between: torch.Tensor
-    hidden: torch.Tensor
-    back: torch.Tensor
-
-    def project(self, x: torch.Tensor) -> torch.Tensor:
-        """Queries, keys and values [m, 3 width] of tokens [m, width]."""
-        return functional.linear(normed(x, self.before), self.joint)
-
-    def finish(self, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """Tokens [m, width] after the layer, `seen` [m, width] being what they saw."""
-        x = torch.addmm(x, seen, self.joined.t())
-        inner = functional.linear(normed(x, self.between), self.hidden)
-        return torch.addmm(x, functional.relu(inner, inplace=True), self.back.t())
-
-
-def normed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Layer normalisation of [..., width] with weights [width]."""
-    return torch.layer_norm(x, weight.shape, weight)
-
-
-class Block(nn.Module):
-    """The parameters of a layer.
-
-    Args:
-        width: of a token.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.before = nn.LayerNorm(width, bias=False)
-        self.joint = nn.Linear(width, 3 * width, bias=False)
-        self.joined = nn.Linear(width, width, bias=False)
-        self.between = nn.LayerNorm(width, bias=False)
-        self.hidden = nn.Linear(width, 4 * width, bias=False)
-        self.back = nn.Linear(4 * width, width, bias=False)
-
-    def weights(self) -> Weights:
-        """The parameters without their modules."""
-        return Weights(*(getattr(self, name).weight for name in Weights._fields))
-
-
-@dataclass
-class Cache:
-    """Keys and values of all tokens so far, in memory that was reserved for the whole reply.
-
-    Attributes:
-        weights: of the layers.
-        layers: per layer the keys and values, [n, 2, heads, places, width / heads].
-        bias: float [n, 1, 1, places], -inf at left padding; None where there is none.
-        padding: int [n], left padding of each row; None where there is none.
-        length: places that are filled.
-    """
-
-    weights: list[Weights]
-    layers: list[torch.Tensor]
-    bias: torch.Tensor | None
-    padding: torch.Tensor | None
-    length: int
-
-    def select(self, rows: torch.Tensor) -> Cache:
-        """The cache of the given rows, int [m]."""
-        return Cache(
-            self.weights,
-            [entry.index_select(0, rows) for entry in self.layers],
-            None if self.bias is None else self.bias.index_select(0, rows),
-            None if self.padding is None else self.padding.index_select(0, rows),
-            self.length,
-        )
+from .prompted_attention import Layout, prompted_attention
+from .tiny_cache import FEW, Cache, ColumnCache
+from .tiny_layer import Block, Weights, normed
 
 
 class TinyTransformer(nn.Module):
@@ -226,7 +144,9 @@ class TinyTransformer(nn.Module):
             seen_of = mask.index_select(0, owner)[:, None, None]
             allowed = allowed & functional.pad(seen_of, (0, w), value=True)
         replies = functional.embedding(tokens, self.embedding.weight) + places
-        layout = Layout(b, p, n, w, owner, prompt_bias, bias_of(allowed))
+        regular = torch.arange(n, device=ids.device) * b // n
+        even = n % b == 0 and torch.equal(owner, regular)
+        layout = Layout(b, p, n, w, None if even else owner, prompt_bias, bias_of(allowed))
         x, _ = self.through(torch.cat([prompts.flatten(0, 1), replies.flatten(0, 1)]), layout)
         last, rest = x.split([b * p, n * w])
         first = last.view(b, p, -1)[:, -1].index_select(0, owner)[:, None]
@@ -252,35 +172,27 @@ class TinyTransformer(nn.Module):
         self.check_length(p + budget)
         x, prompt_bias, padding = self.opened(ids, mask)
         x, joints = self.through(x.flatten(0, 1), alone(b, prompt_bias))
-        reserved = []
-        for joint in joints:
-            entry = by_head(joint, b, self.heads)[1:].transpose(0, 1)
-            place = x.new_empty(b * repeats, 2, self.heads, p + budget, entry.shape[4])
-            place.unflatten(0, (b, repeats))[..., :p, :] = entry[:, None]
-            reserved.append(place)
+        form = ColumnCache if p + budget <= FEW else Cache
+        layers = [form.reserve(joint, b, self.heads, repeats, budget) for joint in joints]
         bias = None
         if padding is not None:
-            bias = x.new_zeros(b, 1, 1, p + budget)
-            bias[..., :p].masked_fill_(~mask[:, None, None], -torch.inf)
+            bias = x.new_zeros(b, p + budget)
+            bias[:, :p].masked_fill_(~mask, -torch.inf)
             bias = bias.repeat_interleave(repeats, dim=0)
             padding = padding.repeat_interleave(repeats)
+        weights = [each.for_steps(self.heads) for each in self.weights()]
+        cache = form(weights, layers, bias, padding, p)
         last = normed(x.view(b, p, -1)[:, -1], self.norm.weight)
-        cache = Cache(self.weights(), reserved, bias, padding, p)
         return last.repeat_interleave(repeats, dim=0), cache
 
     def step(self, ids: torch.Tensor, cache: Cache) -> torch.Tensor:
         """Hidden states [n, width] of the next tokens ids [n]; the cache grows by them."""
-        at, n = cache.length, len(ids)
-        cache.length = end = at + 1
+        at = cache.length
         place = self.positions[at if cache.padding is None else at - cache.padding]
         x = functional.embedding(ids, self.embedding.weight) + place
-        bias = None if cache.bias is None else cache.bias[..., :end]
-        for weights, kept in zip(cache.weights, cache.layers, strict=True):
-            parts = weights.project(x).view(n, 3, self.heads, 1, -1)
-            kept[..., at:end, :] = parts[:, 1:]
-            keys, values = kept[..., :end, :].unbind(1)
-            seen = attention(parts[:, 0], keys, values, bias)
-            x = weights.finish(x, seen.view(n, -1))
+        for layer, weights in enumerate(cache.weights):
+            x = weights.finish(x, cache.see(layer, x))
+        cache.length = at + 1
         return normed(x, self.norm.weight)
 
 
@@ -296,5 +208,4 @@ def bias_of(allowed: torch.Tensor) -> torch.Tensor:
 
 def alone(texts: int, bias: torch.Tensor) -> Layout:
     """Texts of one length to which nobody replies; `bias` as in `Layout`."""
-    none = torch.empty(0, dtype=torch.int64, device=bias.device)
-    return Layout(texts, bias.shape[-1], 0, 0, none, bias, bias)
+    return Layout(texts, bias.shape[-1], 0, 0, None, bias, bias)

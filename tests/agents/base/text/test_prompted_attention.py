@@ -73,3 +73,20 @@ def test_a_reply_sees_its_own_prompt_only() -> None:
     changed[:4] += 1.0  # the prompt of reply 1
     moved = (prompted_attention(changed, HEADS, layout())[12:] != before[12:]).any(dim=1)
     assert moved.view(4, 3).all(dim=1).tolist() == [False, True, False, False]
+
+
+def test_replies_in_the_order_of_their_prompts_need_no_owner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    owner = torch.tensor([0, 0, 1, 1, 2, 2])
+    biases = [bias_of(causal(w, k, CPU)).double() for w, k in ((4, 4), (3, 7))]
+    weights = joint(1, 30)[:, :WIDTH]
+    for short in (module.SHORT, 0):
+        monkeypatch.setattr(module, "SHORT", short)
+        found = []
+        for given in (owner, None):
+            x = joint(rows=30).requires_grad_()
+            seen = prompted_attention(x, HEADS, Layout(3, 4, 6, 3, given, *biases))
+            (gradient,) = torch.autograd.grad((seen * weights).sum(), x)
+            found.append((seen.detach(), gradient))
+        torch.testing.assert_close(found[0], found[1], atol=1e-12, rtol=0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from palaestra.agents.base.text.scoring import aligned
+from palaestra.agents.base.text import tiny
+from palaestra.agents.base.text.scoring import aligned, distinct
 from palaestra.agents.base.text.tiny import TinyTransformer
 from palaestra.agents.base.text.tokenizer import padded
 
@@ -19,6 +20,12 @@ def model(**sizes):
     made = TinyTransformer(TOKENS, TOKENS - 1, **{"context": 16, **sizes})
     torch.nn.init.normal_(made.positions)
     return made
+
+
+@pytest.fixture(params=[tiny.FEW, 0], ids=["rows last", "rows first"])
+def form(request, monkeypatch):
+    """Both forms of the cache."""
+    monkeypatch.setattr(tiny, "FEW", request.param)
 
 
 def hidden_alone(made, row):
@@ -43,6 +50,7 @@ def test_rows_padded_on_the_right_equal_rows_alone():
 
 
 @torch.no_grad()
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("prompts", [PROMPTS, PROMPTS[:1] * 3], ids=["padded", "equal lengths"])
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_the_cache_and_left_padding_change_no_number(prompts, repeats):
@@ -60,6 +68,7 @@ def test_the_cache_and_left_padding_change_no_number(prompts, repeats):
 
 
 @torch.no_grad()
+@pytest.mark.usefixtures("form")
 def test_rows_that_are_left_in_the_cache_go_on_as_before():
     made = model()
     ids, mask = padded(PROMPTS, pad=8, left=True)
@@ -95,3 +104,10 @@ def test_prompts_and_replies_are_joined_without_a_gap():
     for i in range(3):
         row = PROMPTS[i] + REPLIES[i][:3]
         assert ids[i, : len(row)].tolist() == row
+
+
+def test_different_rows_keep_their_order_and_each_row_finds_its_own():
+    rows = torch.tensor([[7, -1], [3, 4], [7, -1], [3, 5], [3, 4]])
+    own, owner = distinct(rows)
+    assert own.tolist() == [[7, -1], [3, 4], [3, 5]]
+    assert owner.tolist() == [0, 1, 0, 2, 1]
