@@ -83,6 +83,10 @@ ENTRIES = (
     EnvEntry(
         "TorquePendulum-v0", "palaestra.envs.control.torque_pendulum:TorquePendulum", "control"
     ),
+    EnvEntry("LQR-v0", "palaestra.envs.control.lqr:LQR", "control"),
+    EnvEntry("PointMaze-v0", "palaestra.envs.control.point_maze:PointMaze", "control"),
+    EnvEntry("LineWorld-v0", "palaestra.envs.control.line_world:LineWorld", "control"),
+    EnvEntry("LaneDriving-v0", "palaestra.envs.driving.lane_driving:LaneDriving", "driving"),
     EnvEntry(
         "EquitableSampling-v0",
         "palaestra.envs.data.equitable_sampling:EquitableSampling",
@@ -126,6 +130,7 @@ ENTRIES = (
         "palaestra.envs.coverage.continuous_coverage:ContinuousCoverage",
         "coverage",
     ),
+    EnvEntry("CarCoverage-v0", "palaestra.envs.coverage.car_coverage:CarCoverage", "coverage"),
     EnvEntry(
         "AntCoverage-v0",
         "palaestra.envs.coverage.ant_coverage:AntCoverage",

@@ -141,6 +141,24 @@ ARGUMENTS: dict[str, dict[str, dict]] = {
             "observation": "history",
         },
     },
+    "CarCoverage-v0": {
+        "oval_history": {
+            "horizon": 9,
+            "track": "oval",
+            "seconds": 0.1,
+            "preview": (),
+            "observation": "history",
+        },
+        "own_track": {
+            "horizon": 12,
+            "track": [(0.0, 0.0), (2.0, 0.2), (2.2, 2.0), (-0.1, 1.9)],
+            "half_width": 0.15,
+            "cell": 0.06,
+            "radius": 0.1,
+            "offset": 0.15,
+            "reward": "additive",
+        },
+    },
     "GridWorld-v0": {
         "key_door_slipping": {
             "layout": "key_door",
@@ -179,6 +197,25 @@ ARGUMENTS: dict[str, dict[str, dict]] = {
     },
     "TorquePendulum-v0": {
         "heavy": {"gravity": 5.0, "mass": 2.0, "length": 0.5, "max_steps": 9},
+    },
+    "LineWorld-v0": {
+        "half_reversed": {"reversed": (0, 5), "max_steps": 7},
+    },
+    "LQR-v0": {
+        "distractors": {"distractors": 3, "decay": 0.5, "horizon": 7},
+        "integrator": {"plant": "integrator"},
+        "scalar": {"plant": "scalar", "u_max": 1.0},
+        "two_controls": {
+            "A": [[0.9, 0.1, 0.0], [0.0, 0.8, 0.3], [0.1, 0.0, 0.7]],
+            "B": [[1.0, 0.0], [0.0, 0.5], [0.2, 0.2]],
+            "clip": 2.0,
+            "horizon": 6,
+        },
+    },
+    "PointMaze-v0": {
+        "two_goals": {"layout": "two_goals", "noise": 0.5, "horizon": 8},
+        "rooms": {"layout": "rooms", "mask_velocity": True, "noise": 1.0, "horizon": 9},
+        "open": {"layout": "open", "start": "free", "radius": 0.6, "reward": "sparse"},
     },
     "Garnet-v0": {
         "layers": {"layers": 4, "states": 3, "actions": 2, "branching": 2, "rewards": "last_layer"},

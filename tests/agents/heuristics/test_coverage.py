@@ -179,6 +179,7 @@ def test_the_tour_takes_the_number_of_targets_that_pays():
         ("ExperimentDesign-v0", {"rows": 5, "cols": 5, "horizon": 6}),
         ("GraphCoverage-v0", {"horizon": 10}),
         ("ContinuousCoverage-v0", {"rows": 8, "cols": 8, "horizon": 12, "noise": 0.1}),
+        ("CarCoverage-v0", {"track": "oval", "horizon": 40}),
     ],
 )
 def test_agents_do_better_than_chance_everywhere(name, id_, arguments):
