@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs.tabular.planning.discounted import (
-    Solution,
     modified_policy_iteration,
     policy_iteration,
     value_iteration,
 )
+from ..envs.tabular.planning.iterations import Solution
 from .bench import TIMES, Result, Say, alternate, ratio
 
 Floats = NDArray[np.float64]
