@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -33,3 +35,13 @@ class EpisodeNoise:
         if seed is not None:
             self._seeds = np.random.SeedSequence(seed, spawn_key=self._key)
         return np.random.default_rng(self._seeds.spawn(1)[0])
+
+    def get_state(self) -> dict[str, Any]:
+        """What decides the episodes to come, as JSON values."""
+        return {"entropy": self._seeds.entropy, "episodes": self._seeds.n_children_spawned}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `get_state` returned."""
+        self._seeds = np.random.SeedSequence(
+            state["entropy"], spawn_key=self._key, n_children_spawned=state["episodes"]
+        )

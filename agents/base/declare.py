@@ -97,6 +97,8 @@ class Claim:
         criteria: what must hold, all of it.
         seeds: number of paired seeds, at least 5 (0 .. seeds-1).
         core_minutes: rough cost of the full run on one core, for the progress bar and the reader.
+        modules: of the package, dotted, that the outcome hangs on beside the class and its bases:
+            a stored result is stale when they change, too.
     """
 
     text: str
@@ -104,6 +106,7 @@ class Claim:
     criteria: tuple[Criterion, ...]
     seeds: int = 5
     core_minutes: float = 1.0
+    modules: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.seeds < 5:
@@ -121,8 +124,9 @@ class Example:
     """A set-up in which an agent learns within a second or two.
 
     `env` with `env_kwargs` goes to `gymnasium.make`, `kwargs` to the agent's constructor after
-    (policy, env), `steps` to `learn`. An agent that learns from data names in `data` the function
-    that makes a data set of the environment.
+    (policy, env), `steps` to `learn`. An agent whose environment needs a wrapper names it in
+    `wrapper`; one that learns from data names in `data` the function that makes a data set of the
+    environment.
     """
 
     env: str
@@ -131,10 +135,16 @@ class Example:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 1_000
     data: Callable[[Any], Any] | None = None
+    wrapper: Callable[[Any], Any] | None = None
 
-    def build(self) -> Any:
-        """A new environment, or data set, that the agent's constructor takes as `env`."""
+    def make_env(self) -> Any:
+        """A new environment, in its wrapper."""
         import gymnasium
 
         env = gymnasium.make(self.env, **self.env_kwargs)
+        return env if self.wrapper is None else self.wrapper(env)
+
+    def build(self) -> Any:
+        """A new environment, or data set, that the agent's constructor takes as `env`."""
+        env = self.make_env()
         return env if self.data is None else self.data(env)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
@@ -96,25 +97,33 @@ def readable(env: VecEnv) -> bool:
     if not isinstance(env, DummyVecEnv):
         return False
     for single in env.envs:
-        while isinstance(single, STATELESS):
+        while isinstance(single, gym.Wrapper):
+            if not isinstance(single, STATELESS) and not remembers(single):
+                return False
             single = single.env
         if not isinstance(single, ArrayEnv):
             return False
     return True
 
 
-def remembers(env: VecEnvWrapper) -> bool:
+def remembers(env: VecEnvWrapper | gym.Wrapper[Any, Any, Any, Any]) -> bool:
     """Whether a wrapper says its state, with the methods that array environments have, too."""
     return hasattr(type(env), "get_state") and hasattr(type(env), "set_state")
 
 
 def remembering_layers(env: VecEnv) -> list[Any]:
-    """The layers around an environment that say their state, outermost first."""
-    found = []
+    """The layers around an environment that say their state, outermost first; then those around
+    each single one of a `DummyVecEnv`."""
+    found: list[Any] = []
     while isinstance(env, VecEnvWrapper):
         if remembers(env):
             found.append(env)
         env = env.venv
+    for single in env.envs if isinstance(env, DummyVecEnv) else ():
+        while isinstance(single, gym.Wrapper):
+            if remembers(single):
+                found.append(single)
+            single = single.env
     return found
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 from functools import cache
 
-import gymnasium as gym
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
@@ -36,8 +35,7 @@ def evaluation_env(agent, name):
 
 
 def make_env(name):
-    example = agent_class(name).example
-    return gym.make(example.env, **example.env_kwargs)
+    return agent_class(name).example.make_env()
 
 
 @cache
