@@ -129,12 +129,14 @@ def environments() -> list[dict[str, Any]]:
 
 
 def source_hash(cls: type[Any]) -> str:
-    """sha256 over the sources of `cls` and its bases inside the package, sorted by module name."""
+    """sha256 over the sources of `cls`, of its bases inside the package and of what its claim names
+    beside, sorted by module name."""
     names = {base.__module__ for base in cls.__mro__}
-    inside = sorted(n for n in names if n == cls.__module__ or n.split(".")[0] == PACKAGE)
+    inside = {n for n in names if n == cls.__module__ or n.split(".")[0] == PACKAGE}
+    inside |= {f"{PACKAGE}.{name}" for name in cls.claim.modules} if cls.claim else set()
     digest = hashlib.sha256()
-    for name in inside:
-        file = sys.modules[name].__file__
+    for name in sorted(inside):
+        file = (sys.modules.get(name) or importlib.import_module(name)).__file__
         if file is None:
             raise ValueError(f"module {name} has no source file to hash")
         digest.update(name.encode() + b"\0" + Path(file).read_bytes() + b"\0")

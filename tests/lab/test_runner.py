@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import numeric_arms as arms
 import pytest
@@ -171,6 +172,17 @@ def test_source_hash_follows_the_class_and_is_otherwise_stable(tree):
     assert before == source_hash(cls) and len(before) == 64
     tree.file.write_text(tree.file.read_text() + " ")
     assert source_hash(cls) != before
+
+
+def test_source_hash_follows_what_the_claim_names_beside():
+    from palaestra.agents.robust.iwocs import IWOCS
+
+    named, claim = source_hash(IWOCS), IWOCS.claim
+    try:
+        IWOCS.claim = replace(claim, modules=())
+        assert source_hash(IWOCS) != named
+    finally:
+        IWOCS.claim = claim
 
 
 @pytest.mark.slow
