@@ -70,32 +70,23 @@ def policy_gradient_loss(
     return -(weights * log_probs * advantages.detach()).sum() / weights.sum()
 
 
-# -- the agent ------------------------------------------------------------------------------------
+# -- the agents -----------------------------------------------------------------------------------
 
 
-class EpisodicPolicyGradient(Algorithm):
-    """REINFORCE on batches of whole episodes: an update plays them and makes one step of Adam.
+class EpisodicAlgorithm(Algorithm):
+    """Base of the agents that learn from whole episodes of their own. A subclass writes `update`.
 
     Array environments are played through their core, all episodes at once; any other environment
-    through its `VecEnv`. The loss is the mean of -log pi(a_i | s_i) (G_i - b_i) / (2 (H + 1)) minus
-    `ent_coef` / (t + 1) times the mean entropy, t counting updates from 0. Rewards are not
-    discounted. A timestep is an environment step; an update makes `episodes` times H of them.
-
-    The baseline is always the batch's mean at the same step (`step_means`). It is no argument: one
-    that looked at what comes after step i would bias the gradient, and could not be told from one
-    that does not.
+    through its `VecEnv`. A timestep is an environment step.
 
     Args:
         policy: "TabularPolicy" (logits per step and place), "MlpPolicy", or "HistoryPolicy" (which
             remembers the episode so far).
         env: with episodes that end; an array environment needs a horizon.
-        learning_rate: by default that of the policy, 0.05 of a table and 0.003 of a network.
-        episodes: per update, at least 2.
-        ent_coef: weight of the entropy in the first update.
-        policy_kwargs, seed, device, verbose, tensorboard_log: as in `Algorithm`.
+        learning_rate, policy_kwargs, seed, device, verbose, tensorboard_log: as in `Algorithm`.
 
     Raises:
-        ValueError: an argument is out of range; the environment has no horizon, or masks actions.
+        ValueError: the environment has no horizon, or masks actions.
     """
 
     policy_aliases: ClassVar[dict[str, Any]] = {
@@ -104,30 +95,11 @@ class EpisodicPolicyGradient(Algorithm):
         "HistoryPolicy": HistoryPolicy,
     }
     policy: EpisodicPolicy
-    reads: ClassVar[tuple[str, ...]] = ()  # entries of `info` that `step_rewards` needs
+    reads: ClassVar[tuple[str, ...]] = ()  # entries of `info` that a subclass needs
 
-    def __init__(
-        self,
-        policy: Any,
-        env: GymEnv | str | None,
-        *,
-        learning_rate: float | Schedule | None = None,
-        episodes: int = 200,
-        ent_coef: float = 0.0,
-        **common: Any,
-    ) -> None:
-        if episodes < 2:
-            raise ValueError(
-                f"episodes={episodes} must be at least 2: the baseline is the mean over the batch"
-            )
-        if not 0 <= ent_coef < np.inf:
-            raise ValueError(f"ent_coef={ent_coef} must be a finite number of at least 0")
-        self.episodes, self.ent_coef = episodes, ent_coef
+    def __init__(self, policy: Any, env: GymEnv | str | None, **common: Any) -> None:
         self.horizon: int | None = None
-        if learning_rate is None:
-            chosen = self.policy_aliases.get(policy, policy) if isinstance(policy, str) else policy
-            learning_rate = getattr(chosen, "default_rate", EpisodicPolicy.default_rate)
-        super().__init__(policy, env, learning_rate=learning_rate, **common)
+        super().__init__(policy, env, **common)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -193,6 +165,83 @@ class EpisodicPolicyGradient(Algorithm):
             self.core, self.policy, episodes, self.generator, self.reads, deterministic
         )
 
+    def note(self, episodes: Episodes) -> None:
+        """Count the steps of episodes that are learned from, and log what they paid."""
+        self.num_timesteps += episodes.steps
+        assert self.ep_info_buffer is not None
+        lengths = episodes.taken.sum(0).tolist()
+        self.ep_info_buffer.extend(
+            {"r": paid, "l": length}
+            for paid, length in zip(episodes.rewards.sum(0).tolist(), lengths, strict=True)
+        )
+
+    # -- checkpoints ------------------------------------------------------------------------------
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy"], []
+
+    def extra_state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """The horizon, which a table needs."""
+        return {"horizon": self.horizon}, {}
+
+    def _prepare(self, extra: dict[str, Any]) -> None:
+        self.horizon = extra["horizon"]
+
+    def learning_state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """The generator of the tapes."""
+        return {"generator": self.generator.bit_generator.state}, {}
+
+    def restore_learning_state(
+        self, values: dict[str, Any], tensors: dict[str, torch.Tensor]
+    ) -> None:
+        """Inverse of `learning_state`."""
+        self.generator.bit_generator.state = values["generator"]
+
+
+class EpisodicPolicyGradient(EpisodicAlgorithm):
+    """REINFORCE on batches of whole episodes: an update plays them and makes one step of Adam.
+
+    The loss is the mean of -log pi(a_i | s_i) (G_i - b_i) / (2 (H + 1)) minus `ent_coef` / (t + 1)
+    times the mean entropy, t counting updates from 0. Rewards are not discounted. A timestep is an
+    environment step; an update makes `episodes` times H of them.
+
+    The baseline is always the batch's mean at the same step (`step_means`). It is no argument: one
+    that looked at what comes after step i would bias the gradient, and could not be told from one
+    that does not.
+
+    Args:
+        policy, env: as in `EpisodicAlgorithm`.
+        learning_rate: by default that of the policy, 0.05 of a table and 0.003 of a network.
+        episodes: per update, at least 2.
+        ent_coef: weight of the entropy in the first update.
+        policy_kwargs, seed, device, verbose, tensorboard_log: as in `Algorithm`.
+
+    Raises:
+        ValueError: an argument is out of range; the environment has no horizon, or masks actions.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        env: GymEnv | str | None,
+        *,
+        learning_rate: float | Schedule | None = None,
+        episodes: int = 200,
+        ent_coef: float = 0.0,
+        **common: Any,
+    ) -> None:
+        if episodes < 2:
+            raise ValueError(
+                f"episodes={episodes} must be at least 2: the baseline is the mean over the batch"
+            )
+        if not 0 <= ent_coef < np.inf:
+            raise ValueError(f"ent_coef={ent_coef} must be a finite number of at least 0")
+        self.episodes, self.ent_coef = episodes, ent_coef
+        if learning_rate is None:
+            chosen = self.policy_aliases.get(policy, policy) if isinstance(policy, str) else policy
+            learning_rate = getattr(chosen, "default_rate", EpisodicPolicy.default_rate)
+        super().__init__(policy, env, learning_rate=learning_rate, **common)
+
     def step_rewards(self, episodes: Episodes) -> torch.Tensor:
         """What each step pays, [T, n]: what the environment does, unless a subclass overrides it.
 
@@ -219,13 +268,7 @@ class EpisodicPolicyGradient(Algorithm):
     def update(self) -> dict[str, float]:
         """Play a batch of episodes and make one gradient step."""
         episodes = self.play(self.episodes)
-        self.num_timesteps += episodes.steps
-        assert self.ep_info_buffer is not None
-        lengths = episodes.taken.sum(0).tolist()
-        self.ep_info_buffer.extend(
-            {"r": paid, "l": length}
-            for paid, length in zip(episodes.rewards.sum(0).tolist(), lengths, strict=True)
-        )
+        self.note(episodes)
         self.policy.set_training_mode(True)
         loss, metrics = self.loss(episodes)
         self.policy.optimizer.zero_grad()
@@ -234,27 +277,8 @@ class EpisodicPolicyGradient(Algorithm):
         self.policy.optimizer.step()
         return metrics
 
-    # -- checkpoints ------------------------------------------------------------------------------
-
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
-
-    def extra_state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """The horizon, which a table needs."""
-        return {"horizon": self.horizon}, {}
-
-    def _prepare(self, extra: dict[str, Any]) -> None:
-        self.horizon = extra["horizon"]
-
-    def learning_state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """The generator of the tapes."""
-        return {"generator": self.generator.bit_generator.state}, {}
-
-    def restore_learning_state(
-        self, values: dict[str, Any], tensors: dict[str, torch.Tensor]
-    ) -> None:
-        """Inverse of `learning_state`."""
-        self.generator.bit_generator.state = values["generator"]
 
 
 def playable_core(env: VecEnv) -> ArrayCore | None:

@@ -1,4 +1,4 @@
-"""Policies of the agents that learn from whole episodes: a table, a network, a network with memory.
+"""Policies of the agents that learn from whole episodes: a table, a linear map, networks.
 
 All of them map observations [T, n, ...] of n episodes to the parameters of a distribution over
 actions; Stable-Baselines3's distributions do the rest.
@@ -200,6 +200,56 @@ class TabularPolicy(EpisodicPolicy):
                 f"{int(steps.max())}"
             )
         return self.logits[steps, place], None
+
+
+class LinearPolicy(EpisodicPolicy):
+    """A linear map of the flat observation, without a bias and at first zero.
+
+    Continuous actions have a standard deviation that is not learned. The Fisher information of such
+    a policy has full rank wherever the observations span their space.
+
+    Args:
+        observation_space, action_space, lr_schedule, horizon: as in `EpisodicPolicy`.
+        std: standard deviation of continuous actions, above 0.
+
+    Raises:
+        ValueError: `std` is out of range.
+    """
+
+    def __init__(
+        self,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        lr_schedule: Schedule,
+        horizon: int | None = None,
+        std: float = 1.0,
+    ) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, horizon)
+        if not 0 < std < np.inf:
+            raise ValueError(f"std={std} must be a finite number above 0")
+        self.build_outputs(self.inputs)
+        self.outputs.register_parameter("bias", None)
+        nn.init.zeros_(self.outputs.weight)  # type: ignore[arg-type]
+        if isinstance(self.actions, DiagGaussianDistribution):
+            nn.init.constant_(self.log_std.requires_grad_(False), np.log(std))
+        self.build_optimizer(lr_schedule)
+
+    def forward(
+        self, observations: torch.Tensor, memory: Memory = None
+    ) -> tuple[torch.Tensor, Memory]:
+        """As `EpisodicPolicy.forward`."""
+        flat = observations.flatten(2).to(self.outputs.weight.dtype)  # type: ignore[arg-type]
+        found: torch.Tensor = self.outputs(flat)
+        return found, None
+
+    def act(
+        self, observations: torch.Tensor, memory: Memory, deterministic: bool = False
+    ) -> tuple[torch.Tensor, Memory]:
+        """As the base's; a distribution would take longer to build than the rest of a step."""
+        if deterministic or not isinstance(self.actions, DiagGaussianDistribution):
+            return super().act(observations, memory, deterministic)
+        means = self.forward(observations[None])[0][0]
+        return means + self.log_std.exp() * torch.randn_like(means), None
 
 
 class MlpPolicy(EpisodicPolicy):
