@@ -274,7 +274,8 @@ def best_start_stock(stocks: ArrayLike, shortfalls: ArrayLike, level: float) -> 
     points = increasing("stocks", stocks)
     duals = -points + np.asarray(shortfalls, dtype=np.float64) / level
     best = int((duals >= duals.max() - TIE * (1 + abs(duals.max()))).argmax())
-    if best in (0, len(points) - 1):
+    # At level 1 every stock below minus all returns is as good as the next.
+    if best == len(points) - 1 or (best == 0 and level < 1):
         warnings.warn(
             f"the best start stock, {points[best]}, is at the edge of the grid: give a wider one",
             stacklevel=2,
