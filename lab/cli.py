@@ -1,5 +1,5 @@
-"""The command line: `palaestra list | envs | train | evaluate | rollouts | reproduce | report |
-bench | demo`.
+"""The command line: `palaestra list | envs | train | evaluate | rollouts | analyse | reproduce |
+report | bench | demo`.
 
 Exit status: 0 done; 1 a claim did not hold; 2 bad usage or input; 3 anything else that failed.
 Errors are one line on stderr; PALAESTRA_DEBUG=1 shows the traceback.
@@ -65,6 +65,9 @@ app = typer.Typer(
     add_completion=False,
     help="Environments, agents, and a laboratory that tests what papers claim.",
 )
+
+analyses = typer.Typer()
+app.add_typer(analyses, name="analyse", help="What is known of an environment without learning.")
 
 EnvOptions = Annotated[
     list[str] | None,
@@ -221,6 +224,32 @@ def rollouts(
             table.add_row(when, escape(prompt), escape(reply), f"{reward:.3g}")
         table.add_section()
     Console().print(table)
+
+
+@analyses.command("effective-horizon")
+def effective_horizon(
+    env: Annotated[str, typer.Argument(help="Environment id; its states must be finite.")],
+    env_options: EnvOptions = None,
+    horizon: Annotated[int | None, typer.Option(min=1, help="Default: the env's own.")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Largest k; default: all.")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="What gaps are divided by; default: range of returns.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """How far one has to look ahead from the values of the random policy to act optimally."""
+    from .analysis import effective_horizon_of
+
+    found = effective_horizon_of(env, _key_values("--env", env_options), horizon, depth, scale)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    table = Table(*(Column(name, justify="right") for name in ("k", "solvable", "gap", "bound")))
+    for row in found["steps"]:
+        numbers = ("-" if row[name] is None else f"{row[name]:.6g}" for name in ("gap", "bound"))
+        table.add_row(str(row["k"]), "yes" if row["solvable"] else "no", *numbers)
+    Console().print(table)
+    typer.echo(found["summary"])
 
 
 @app.command()

@@ -197,3 +197,14 @@ def test_rollouts_that_are_not_there_are_refused(tmp_path):
     other = QLearning(QLearning.example.policy, QLearning.example.build())
     other.save(tmp_path / "table")
     assert "no rollouts are kept there" in fails(2, "rollouts", tmp_path / "table")
+
+
+def test_analyse_says_how_far_one_has_to_look_ahead():
+    command = ["analyse", "effective-horizon", "DoorChain-v0", "--env", "depth=3"]
+    printed = call(*command, "--env", "safe=0.4").stdout
+    assert "no │ 0.15 │       -" in printed and "8.64386" in printed
+    assert printed.splitlines()[-1].endswith("effective horizon 4.47393, at k = 3")
+    found = json.loads(call(*command, "--depth", "1", "--json").stdout)
+    assert found["k"] is None and len(found["steps"]) == 1
+    assert "no horizon of its own" in fails(2, "analyse", "effective-horizon", "CliffWalking-v1")
+    assert "Missing command" in fails(2, "analyse")
