@@ -15,7 +15,7 @@ ARGUMENTS = {
     "hdpo_on_one_warehouse.py": ["--steps", "6400", "--stores", "3"],
     "improve_a_language_model.py": ["--replies", "256"],
     "own_demand_and_network.py": ["--steps", "6400"],
-    "risk_sensitive_walk.py": ["--cols", "4", "--steps", "400", "--episodes", "4"],
+    "risk_sensitive_walk.py": ["--cols", "4"],
     "route_my_cities.py": ["--steps", "20", "--instances", "64"],
     "sb3_on_native_environments.py": ["--steps", "3200", "--envs", "16"],
     "worst_case_control.py": ["--steps", "100", "--points", "2", "--episode", "20"],
