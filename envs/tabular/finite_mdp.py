@@ -14,10 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 from ..base import ArrayCore, Arrays
 from ..faces import ArrayEnv, ArrayVectorEnv
 from .enumerate_env import enumerate_env
-from .planning.discounted import policy_iteration, value_iteration
+from .planning.discounted import (
+    backup,
+    modified_policy_iteration,
+    policy_iteration,
+    value_iteration,
+)
 from .planning.finite_horizon import backward_induction
-from .planning.tables import check_gamma
+from .planning.tables import check_gamma, greedy, is_sparse
 from .probabilities import check_probabilities, check_sums, cumulative, pick
+from .sparse_rows import sparse_rows
 
 BLOCK = 1_000  # steps that a tape of a continuing task lasts
 OBSERVATIONS = ("index", "onehot")
@@ -79,8 +85,10 @@ class FiniteMDP(ArrayCore):
 
     ## Arguments
     - `P`: [S, A, S], or [T, S, A, S] with T = 1 or `horizon`; rows in [0, 1] that sum to 1 within
-      1e-9.
-    - `low`, `high`, `q`: rewards and the probability of `high`, broadcastable to P; q in [0, 1].
+      1e-9. Or sparse, for many states: a matrix of scipy [S * A, S] (row s * A + a), or a list of
+      one [S, S] for each action.
+    - `low`, `high`, `q`: rewards and the probability of `high`, broadcastable to P (to [S, A, 1]
+      where that is sparse); q in [0, 1].
     - `d0`: start, a state or probabilities [S].
     - `horizon`, `max_steps`: integers >= 1 or None.
     - `terminal`: states in which the task ends; none of them may be a start.
@@ -88,8 +96,9 @@ class FiniteMDP(ArrayCore):
     - `gamma`: in [0, 1], carried for planners; no part of the dynamics.
     - `reset(options={"state": s})` starts from s; the tape is drawn all the same.
 
-    Planners read `P`, `R` [T, S, A] (mean rewards), `d0` [S], `horizon` (None where the task has
-    none, also when `max_steps` cuts the episode) and `gamma`; `plan(gamma)` solves the task.
+    Planners read `P` (a sparse one as [S * A, S]), `R` [T, S, A] (mean rewards), `d0` [S],
+    `horizon` (None where the task has none, also when `max_steps` cuts the episode) and `gamma`;
+    `plan(gamma)` solves the task.
     `FiniteMDP.from_env(env)` makes the tables of a small environment.
     `info["t"]` counts steps.
 
@@ -106,6 +115,7 @@ class FiniteMDP(ArrayCore):
 
     arrays: ClassVar[tuple[str, ...]] = (
         *("_cumulative", "_low", "_high", "_q", "_is_terminal", "_observations"),
+        "_successors",
     )
 
     def __init__(
@@ -127,8 +137,7 @@ class FiniteMDP(ArrayCore):
             max_steps = 50 if max_steps is None and horizon is None else max_steps
         self.horizon = at_least_one("horizon", horizon)
         self.max_steps = at_least_one("max_steps", max_steps)
-        self.P = self._check_transitions(np.asarray(P, dtype=np.float64))
-        _, self.states, self.actions, _ = self.P.shape
+        self.P = self._check_transitions(P)
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma={gamma} is outside [0, 1]")
         if (high is None) != (q is None):
@@ -138,11 +147,11 @@ class FiniteMDP(ArrayCore):
         self._high = self._low if high is None else self._like_transitions("high", high)
         self._q = self._like_transitions("q", 0.0 if q is None else q)
         check_probabilities("q", self._q)
-        self.R = (self.P * (self._low + (self._high - self._low) * self._q)).sum(axis=-1)
+        paid = self._low + (self._high - self._low) * self._q
+        self.R = paid[..., 0] if self.sparse else (self.P * paid).sum(axis=-1)
         self.terminal_states = tuple(self._check_state("terminal", state) for state in terminal)
         self._is_terminal = np.isin(np.arange(self.states), self.terminal_states)
         self.d0 = self._check_start(np.asarray(d0))
-        self._cumulative = cumulative(self.P)
         self._start = cumulative(self.d0)
         self._tape_steps = self.horizon or self.max_steps or BLOCK
         self.block = BLOCK if self.horizon is None and self.max_steps is None else None
@@ -190,7 +199,20 @@ class FiniteMDP(ArrayCore):
 
     # -- checks ------------------------------------------------------------------------------------
 
-    def _check_transitions(self, P: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _check_transitions(self, P: Any) -> Any:
+        """The transitions; also how the next state is picked, and the shape of the rewards."""
+        self._successors = np.zeros(0, dtype=np.int64)
+        self.sparse = is_sparse(P) or (isinstance(P, list | tuple) and any(map(is_sparse, P)))
+        if self.sparse:
+            P, self._successors, self._cumulative = sparse_rows(P)
+        else:
+            P = self._check_dense(np.asarray(P, dtype=np.float64))
+            self._cumulative = cumulative(P)
+        self.layers, self.states, self.actions, _ = self._cumulative.shape
+        self._rewarded = (1, self.states, self.actions, 1) if self.sparse else P.shape
+        return P
+
+    def _check_dense(self, P: NDArray[np.float64]) -> NDArray[np.float64]:
         if P.ndim not in (3, 4) or P.shape[-3] != P.shape[-1] or 0 in P.shape:
             raise ValueError(f"P has shape {P.shape}, allowed are [S, A, S] and [T, S, A, S]")
         P = P[None] if P.ndim == 3 else P
@@ -207,10 +229,11 @@ class FiniteMDP(ArrayCore):
         if not np.isfinite(given).all():
             raise ValueError(f"{name} holds values that are not finite")
         try:
-            return np.broadcast_to(given, self.P.shape)
+            return np.broadcast_to(given, self._rewarded)
         except ValueError:
             raise ValueError(
-                f"{name} has shape {given.shape}, it must be broadcastable to P's, {self.P.shape}"
+                f"{name} has shape {given.shape}, it must be broadcastable to {self._rewarded}, "
+                f"{'as P is sparse' if self.sparse else 'the shape of P'}"
             ) from None
 
     def _check_state(self, name: str, state: Any) -> int:
@@ -222,7 +245,9 @@ class FiniteMDP(ArrayCore):
 
     def _check_start(self, d0: NDArray[Any]) -> NDArray[np.float64]:
         if d0.ndim == 0:
-            d0 = np.eye(self.states)[self._check_state("d0", d0[()])]
+            start = self._check_state("d0", d0[()])
+            d0 = np.zeros(self.states)
+            d0[start] = 1.0
         if d0.shape != (self.states,):
             raise ValueError(f"d0 has shape {d0.shape}, it must be a state or [{self.states}]")
         check_probabilities("d0", d0)
@@ -272,9 +297,10 @@ class FiniteMDP(ArrayCore):
         """One step; `action` int64 [n]."""
         xp = array_namespace(state["s"])
         rows, t = xp.arange(len(state["s"])), state["t"]
-        probabilities = self._cumulative[self._layer(state), state["s"], action]
+        place = (self._layer(state), state["s"], action)
+        picked = pick(self._cumulative[place], tape["u"][rows, t])
         return {
-            "s": pick(probabilities, tape["u"][rows, t]),
+            "s": self._successors[(*place, picked)] if self.sparse else picked,
             "t": t + 1,
             "steps": state["steps"] + 1,
             "v": tape["v"][rows, t],
@@ -283,7 +309,8 @@ class FiniteMDP(ArrayCore):
     def reward(self, state: Arrays, action: Any, next_state: Arrays) -> Any:
         """`high` with probability q, else `low`, [n]."""
         xp = array_namespace(state["s"])
-        place = (self._layer(state), state["s"], action, next_state["s"])
+        following = 0 * next_state["s"] if self.sparse else next_state["s"]
+        place = (self._layer(state), state["s"], action, following)
         return xp.where(next_state["v"] < self._q[place], self._high[place], self._low[place])
 
     def observation(self, state: Arrays) -> Any:
@@ -306,7 +333,7 @@ class FiniteMDP(ArrayCore):
 
     def _layer(self, state: Arrays) -> Any:
         """Which of the T tables holds in a state, [n]."""
-        return state["t"] if len(self.P) > 1 else 0 * state["t"]
+        return state["t"] if self.layers > 1 else 0 * state["t"]
 
     # -- planning ----------------------------------------------------------------------------------
 
@@ -323,6 +350,8 @@ class FiniteMDP(ArrayCore):
         """
         check_gamma(gamma, one=True)
         continues = ~self._is_terminal
+        if self.sparse:
+            return self._plan_sparse(gamma, continues)
         if self.horizon is not None:
             return Plan(
                 *backward_induction(self.P, self.R, self.horizon, gamma=gamma, continues=continues)
@@ -334,6 +363,19 @@ class FiniteMDP(ArrayCore):
                 self.P[0], self.R[0], gamma, continues=continues, max_sweeps=100_000
             )
         return Plan(found.values, found.policy)
+
+    def _plan_sparse(self, gamma: float, continues: NDArray[np.bool_]) -> Plan:
+        """As `plan`, without solving linear systems."""
+        P, R = self.P, self.R[0]
+        if self.horizon is None:
+            solve = modified_policy_iteration if gamma < 1 else value_iteration
+            return Plan(*solve(P, R, gamma, continues=continues)[:2])
+        values = np.zeros((self.horizon + 1, self.states))
+        policy = np.zeros((self.horizon, self.states), dtype=np.int64)
+        for step in reversed(range(self.horizon)):
+            action_values = backup(P, R, values[step + 1], gamma, continues)
+            values[step], policy[step] = action_values.max(axis=-1), greedy(action_values)
+        return Plan(values[:-1], policy)
 
     # -- picture -----------------------------------------------------------------------------------
 
@@ -383,8 +425,8 @@ class Planned:
     core: FiniteMDP
 
     @property
-    def P(self) -> NDArray[np.float64]:
-        """Transition probabilities [T, S, A, S]."""
+    def P(self) -> Any:
+        """Transition probabilities [T, S, A, S], or sparse [S * A, S]."""
         return self.core.P
 
     @property

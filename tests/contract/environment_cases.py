@@ -9,6 +9,7 @@ import gymnasium as gym
 import networkx as nx
 import numpy as np
 import pytest
+import scipy.sparse
 from gymnasium.vector import AutoresetMode
 
 from palaestra.envs.faces import unbatch
@@ -197,6 +198,17 @@ ARGUMENTS: dict[str, dict[str, dict]] = {
     },
     "TorquePendulum-v0": {
         "heavy": {"gravity": 5.0, "mass": 2.0, "length": 0.5, "max_steps": 9},
+    },
+    "FiniteMDP-v0": {
+        "sparse": {
+            "P": [
+                scipy.sparse.eye_array(5),
+                scipy.sparse.eye_array(5, k=1).tocsr()[[0, 1, 2, 3, 3]],
+            ],
+            "low": np.arange(10.0).reshape(5, 2, 1),
+            "terminal": [4],
+            "max_steps": 7,
+        },
     },
     "LineWorld-v0": {
         "half_reversed": {"reversed": (0, 5), "max_steps": 7},

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
 
 import palaestra  # noqa: F401  (registers the environments)
 from palaestra.envs.base import to_torch
@@ -239,3 +241,96 @@ def test_the_picture_marks_the_present_state():
     red = [np.argwhere((frame == (209, 53, 43)).all(-1)).mean(0) for frame in frames]
     assert red[0][1] == pytest.approx(red[2][1], abs=2)  # states 0 and 2 are above each other
     assert red[2][0] > red[0][0] + 100
+
+
+# -- sparse tables --------------------------------------------------------------------------------
+
+
+def sparse_pair(rng, states=6, actions=3, **arguments):
+    """The same task with dense and with sparse tables."""
+    P = rng.dirichlet(np.full(states, 0.3), (states, actions)) * (rng.random(states) < 0.7)
+    P[..., 0] += 1 - P.sum(axis=-1)
+    low, high = rng.standard_normal((2, states, actions, 1))
+    q = rng.random((states, actions, 1))
+    rest = {"low": low, "high": high, "q": q, "d0": 1, **arguments}
+    matrix = scipy.sparse.csr_array(P.reshape(states * actions, states))
+    return FiniteMDP(P, **rest), FiniteMDP(matrix, **rest), P
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("limits", [{"horizon": 9}, {"max_steps": 12}, {"terminal": [2]}])
+def test_sparse_tables_make_the_same_world(seed, limits):
+    dense, sparse, P = sparse_pair(np.random.default_rng(seed), **limits)
+    assert_allclose(sparse.R, dense.R, atol=1e-12)
+    assert_allclose(sparse.P.toarray().reshape(P.shape), dense.P[0])
+    for gamma in (0.5, 0.95):
+        left, right = dense.plan(gamma), sparse.plan(gamma)
+        assert_allclose(left.values, right.values, atol=1e-8)
+        assert_array_equal(left.policy, right.policy)
+    vectors = [
+        gym.make_vec(
+            "FiniteMDP-v0",
+            num_envs=16,
+            vectorization_mode="vector_entry_point",
+            **core.tables(),
+        )
+        for core in (dense, sparse)
+    ]
+    assert_array_equal(vectors[0].reset(seed=seed)[0], vectors[1].reset(seed=seed)[0])
+    actions = np.random.default_rng(seed).integers(3, size=(30, 16))
+    for row in actions:
+        for left, right in zip(*(vector.step(row)[:4] for vector in vectors), strict=True):
+            assert_allclose(left, right, atol=1e-12)
+
+
+def test_sparse_tables_work_on_tensors_and_leave_what_was_given_alone():
+    _, sparse, P = sparse_pair(np.random.default_rng(5), max_steps=4)
+    matrix = scipy.sparse.csr_array(P.reshape(18, 6))
+    matrix.data[0], matrix.data[1] = 0.0, matrix.data[0] + matrix.data[1]
+    entries = matrix.nnz
+    FiniteMDP(matrix)
+    assert matrix.nnz == entries
+    tape = sparse.tapes(8, 0)
+    core = sparse.torch(dtype=torch.float64)
+    tensors = {name: torch.as_tensor(value) for name, value in tape.items()}
+    state, other = sparse.initial(tape), core.initial(tensors)
+    for _ in range(4):
+        action = np.arange(8) % 3
+        state, other = (
+            sparse.transition(state, action, tape),
+            core.transition(other, torch.as_tensor(action), tensors),
+        )
+        assert_array_equal(state["s"], other["s"].numpy())
+
+
+def test_a_hundred_thousand_states_are_stepped_and_planned():
+    states, rng = 100_000, np.random.default_rng(0)
+    rows = np.repeat(np.arange(2 * states), 2)
+    columns = np.stack([rng.integers(states, size=2 * states) for _ in range(2)], 1).reshape(-1)
+    matrix = scipy.sparse.csr_array((np.full(len(rows), 0.5), (rows, columns)))
+    core = FiniteMDP(matrix, low=rng.random((states, 2, 1)), gamma=0.9, max_steps=20)
+    env = gym.make_vec(
+        "FiniteMDP-v0",
+        num_envs=64,
+        vectorization_mode="vector_entry_point",
+        **core.tables(),
+    )
+    env.reset(seed=0)
+    for _ in range(5):
+        seen = env.step(np.zeros(64, dtype=np.int64))[0]
+    assert seen.shape == (64,) and len(np.unique(seen)) > 16
+    values = core.plan(0.9).values
+    following = np.asarray(matrix @ values).reshape(states, 2)
+    assert_allclose((core.R[0] + 0.9 * following).max(axis=1), values, atol=1e-8)
+
+
+def test_sparse_tables_that_do_not_fit_are_refused():
+    identity = scipy.sparse.identity(4, format="csr")
+    with pytest.raises(ValueError, match=r"allowed is \[S \* A, S\]"):
+        FiniteMDP(scipy.sparse.csr_array((6, 4)))
+    with pytest.raises(ValueError, match="sums to"):
+        FiniteMDP(0.5 * identity)
+    with pytest.raises(ValueError, match=r"broadcastable to \(1, 4, 1, 1\), as P is sparse"):
+        FiniteMDP(identity, low=np.zeros((4, 1, 4)))
+    two = FiniteMDP([identity, identity], low=1.0)
+    assert two.actions == 2 and two.R.shape == (1, 4, 2)
