@@ -65,7 +65,10 @@ class CompiledStretch:
         # The array API's dispatch is cached by type, which is the same whenever it is traced.
         warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
         self.steps = steps
-        self.compiled = torch.compile(stretch, dynamic=False)
+        # With torch 2.13 the vectorised ends of loops write beyond their arrays, and a graph policy
+        # crashes.
+        options = {"cpp.enable_loop_tail_vec": False}
+        self.compiled = torch.compile(stretch, dynamic=False, options=options)
         self.prepared = False
 
     def __call__(
