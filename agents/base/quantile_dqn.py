@@ -13,6 +13,7 @@ otherwise. a* is the online network's choice, its law the target network's (doub
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +29,7 @@ from ...envs.checks import check_integer
 from .declare import Example
 from .off_policy import ResumableOffPolicy
 from .resumable import Tensors
+from .stages import Stages, gradient_step
 
 
 def quantile_huber(theta: torch.Tensor, targets: torch.Tensor, kappa: float = 1.0) -> torch.Tensor:
@@ -118,7 +120,7 @@ class QuantileMultiInputPolicy(QuantilePolicy):
         super().__init__(*spaces, **{"features_extractor_class": CombinedExtractor, **arguments})
 
 
-class QRDQN(ResumableOffPolicy, stable_baselines3.DQN):  # type: ignore[misc]
+class QRDQN(Stages, ResumableOffPolicy, stable_baselines3.DQN):  # type: ignore[misc]
     """QR-DQN, with the arguments of SB3's `DQN`.
 
     Args:
@@ -182,26 +184,17 @@ class QRDQN(ResumableOffPolicy, stable_baselines3.DQN):  # type: ignore[misc]
         theta = played(self.q_net.theta(batch.observations), batch.actions[:, 0].long())
         return quantile_huber(theta, targets, self.kappa).mean()
 
-    def sample(self, batch_size: int) -> ReplayBufferSamples:
-        """Transitions to learn from."""
-        assert self.replay_buffer is not None
-        return self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """As SB3's, with this loss."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        losses = []
+        self.metrics = defaultdict(list)
         for _ in range(gradient_steps):
             loss = self.loss(self.sample(batch_size))
-            self.policy.optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
-            self.policy.optimizer.step()
-            losses.append(loss.item())
+            self.note(loss=loss)
+            gradient_step(self.policy.optimizer, loss, self.max_grad_norm)
         self._n_updates += gradient_steps
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/loss", np.mean(losses))
+        self.record()
 
     def extra_state(self) -> tuple[dict[str, Any], Tensors]:
         """As the base's, with the rate of exploration."""

@@ -67,7 +67,7 @@ class CompiledStretch:
         self.steps = steps
         # With torch 2.13 the vectorised ends of loops write beyond their arrays, and a graph policy
         # crashes.
-        options = {"cpp.enable_loop_tail_vec": False}
+        options: dict[str, Any] = {"cpp.enable_loop_tail_vec": False}
         self.compiled = torch.compile(stretch, dynamic=False, options=options)
         self.prepared = False
 
