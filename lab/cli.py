@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 from typer.core import TyperGroup
 
 from . import catalog
+from .options import AgentOptions, EnvOptions, construct, key_values
 
 LIST_KEYS = ("row", "slug", "family", "title", "state", "class", "environments", "claim")
 
@@ -68,15 +67,6 @@ app = typer.Typer(
 
 analyses = typer.Typer()
 app.add_typer(analyses, name="analyse", help="What is known of an environment without learning.")
-
-EnvOptions = Annotated[
-    list[str] | None,
-    typer.Option("--env", metavar="KEY=VALUE", help="Argument of the environment; repeatable."),
-]
-AgentOptions = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Argument of the agent; repeatable."),
-]
 
 
 @app.command("list")
@@ -157,9 +147,9 @@ def train(
         if agent in evaluation.SB3_NAMES:
             raise ValueError(f"{agent} is Stable-Baselines3's own and has no --checkpoint")
         learn_options = {"checkpoint": checkpoint, "resume": resume}
-    arguments = _key_values("--env", env_options)
+    arguments = key_values("--env", env_options)
     world = evaluation.make_environment(env, arguments, num_envs)
-    learner = _construct(cls, policy, world, seed, _key_values("--set", agent_options))
+    learner = construct(cls, policy, world, seed, key_values("--set", agent_options))
     learner.learn(steps, progress_bar=progress, **learn_options)
     if save is not None:
         learner.save(save)
@@ -185,13 +175,13 @@ def evaluate(
     from ..agents.base import checkpoint as files
     from . import evaluation
 
-    world = evaluation.make_environment(env, _key_values("--env", env_options))
-    options = _key_values("--set", agent_options)
+    world = evaluation.make_environment(env, key_values("--env", env_options))
+    options = key_values("--set", agent_options)
     if what in (*agents.names(), *evaluation.SB3_NAMES):
         cls = evaluation.agent_class(what)
         if not evaluation.is_heuristic(cls):
             raise ValueError(f"{what} must learn first: give the file that `train --save` wrote")
-        actor = _construct(cls, None, world, seed, options)
+        actor = construct(cls, None, world, seed, options)
     else:
         if options:
             raise ValueError("--set is for an agent given by name; a saved one brings its own")
@@ -240,7 +230,7 @@ def effective_horizon(
     """How far one has to look ahead from the values of the random policy to act optimally."""
     from .analysis import effective_horizon_of
 
-    found = effective_horizon_of(env, _key_values("--env", env_options), horizon, depth, scale)
+    found = effective_horizon_of(env, key_values("--env", env_options), horizon, depth, scale)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
@@ -337,49 +327,9 @@ def main() -> None:
     app()
 
 
-class _Values(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, as everywhere outside YAML 1.1."""
-
-
-_Values.yaml_implicit_resolvers = {
-    first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Values.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def _key_values(option: str, pairs: Sequence[str] | None) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for pair in pairs or ():
-        key, equals, value = pair.partition("=")
-        if not equals or not key.isidentifier():
-            raise ValueError(f"{option} needs KEY=VALUE, got {pair!r}")
-        if key in found:
-            raise ValueError(f"{option} gives {key} twice")
-        try:
-            found[key] = yaml.load(value, Loader=_Values)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{option} {key}: {value!r} is not YAML: {error}") from error
-    return found
-
-
 def _check_choice(option: str, value: str | None, allowed: Sequence[str]) -> None:
     if value is not None and value not in allowed:
         raise ValueError(f"--{option} {value!r} is not one of {', '.join(allowed)}")
-
-
-def _construct(
-    cls: type[Any], policy: str | None, env: Any, seed: int, arguments: dict[str, Any]
-) -> Any:
-    example = getattr(cls, "example", None)
-    chosen = policy or (example.policy if example else "MlpPolicy")
-    try:
-        return cls(chosen, env, **{"seed": seed, **arguments})
-    except TypeError as error:
-        raise ValueError(f"{cls.__name__}: {error}") from error
 
 
 def _evaluate(actor: Any, env: Any, episodes: int, seed: int) -> None:

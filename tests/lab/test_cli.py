@@ -8,7 +8,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from palaestra.lab.cli import _key_values, app
+from palaestra.lab.cli import app
+from palaestra.lab.options import key_values
 
 KEYS = {"row", "slug", "family", "title", "state", "class", "environments", "claim"}
 PPO = ["train", "PPO", "CartPole-v1", "--no-progress", "--steps", "64", "--set", "n_steps=32"]
@@ -74,7 +75,7 @@ def test_envs_json_lists_the_registry():
 
 def test_values_are_yaml_and_exponents_are_numbers():
     pairs = ["rate=1e-3", "size=32", "name=one", "layers=[8, 8]", "on=true", "none=null", "v=1=2"]
-    assert _key_values("--set", pairs) == {
+    assert key_values("--set", pairs) == {
         "rate": 0.001,
         "size": 32,
         "name": "one",
