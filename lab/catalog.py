@@ -133,7 +133,8 @@ def source_hash(cls: type[Any]) -> str:
     beside, sorted by module name."""
     names = {base.__module__ for base in cls.__mro__}
     inside = {n for n in names if n == cls.__module__ or n.split(".")[0] == PACKAGE}
-    inside |= {f"{PACKAGE}.{name}" for name in cls.claim.modules} if cls.claim else set()
+    claim = getattr(cls, "claim", None)
+    inside |= {f"{PACKAGE}.{name}" for name in claim.modules} if claim else set()
     digest = hashlib.sha256()
     for name in sorted(inside):
         file = (sys.modules.get(name) or importlib.import_module(name)).__file__

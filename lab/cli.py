@@ -1,5 +1,5 @@
 """The command line: `palaestra list | envs | train | evaluate | rollouts | analyse | reproduce |
-report | bench | demo`.
+compare | curves | report | bench | demo`.
 
 Exit status: 0 done; 1 a claim did not hold; 2 bad usage or input; 3 anything else that failed.
 Errors are one line on stderr; PALAESTRA_DEBUG=1 shows the traceback.
@@ -21,6 +21,7 @@ from rich.table import Column, Table
 from typer.core import TyperGroup
 
 from . import catalog
+from .compare_commands import compare, curves
 from .options import AgentOptions, EnvOptions, construct, key_values
 
 LIST_KEYS = ("row", "slug", "family", "title", "state", "class", "environments", "claim")
@@ -284,6 +285,10 @@ def reproduce(
     if store and not result["trial"]:
         console.print(f"stored in {catalog.result_path(slug)}", highlight=False, soft_wrap=True)
     raise typer.Exit(0 if result["holds"] else 1)
+
+
+app.command()(compare)
+app.command()(curves)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ..envs.registry import ENTRIES
-from . import catalog, page, plots
+from . import catalog, compare, page, plots
 from .demo_data import KINDS, DemoData, Episode, best_policy, ranked
 from .page import Drawn
 from .statistics import mean_interval
@@ -105,7 +105,32 @@ def render_report(out: Path) -> Path:
         results=results,
         evidence=[_evidence(row, results[row.slug]) for row in rows if row.evidence],
         environments=[_environment(entry) for entry in catalog.environments()],
+        comparisons=[_comparison(each, number) for number, each in enumerate(compare.stored())],
     )
+
+
+def render_comparison(out: Path, result: Mapping[str, Any]) -> Path:
+    """Write what `compare.run_comparison` found as a page; returns the file, out/report.html."""
+    return page.write(out, "comparison.html", item=_comparison(result))
+
+
+def _comparison(result: Mapping[str, Any], number: int = 0) -> dict[str, Any]:
+    """What is shown of agents that learned side by side; speeds beside the first agent's."""
+    curves, rows = {}, []
+    for name, arm in result["arms"].items():
+        common = plots.aligned([_floats(one["return"]) for one in arm["curves"]])
+        if common is not None:
+            curves[name] = common
+        rows.append(
+            {
+                "name": name,
+                "last": mean_interval(arm["metrics"]["last"]),
+                "mean": mean_interval(arm["metrics"]["mean"]),
+                "speed": float(np.median(arm["metrics"]["steps per second"])),
+            }
+        )
+    drawn = page.drawn(plots.learning_curves, curves, name=f"compare-{number}")
+    return {"result": result, "rows": rows, "curve": drawn}
 
 
 def _episode(episode: Episode) -> dict[str, Any]:

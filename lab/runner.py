@@ -35,7 +35,7 @@ from . import catalog
 from .catalog import source_hash
 from .statistics import judge
 
-__all__ = ["ArmError", "run", "run_claim", "source_hash", "store", "versions"]
+__all__ = ["ArmError", "run", "run_arms", "run_claim", "source_hash", "store", "versions"]
 
 _PACKAGES = ("palaestra", "torch", "numpy", "gymnasium", "stable_baselines3")
 _ONE_THREAD = {
@@ -126,6 +126,46 @@ def run(
 ) -> dict[str, Any]:
     """Run a claim that need not belong to a system. Arguments and errors as `run_claim`."""
     seeds = claim.seeds if seeds is None else seeds
+    found = run_arms(
+        claim.arms,
+        seeds=seeds,
+        scale=scale,
+        workers=workers,
+        ray_address=ray_address,
+        progress=progress,
+    )
+    values = {arm: runs["metrics"] for arm, runs in found["arms"].items()}
+    verdicts = [judge(criterion, values) for criterion in claim.criteria]
+    holds = all(verdict.holds for verdict in verdicts)
+    trial = scale != 1.0 or seeds != claim.seeds
+    return {
+        "claim": claim.text,
+        "state": "trial" if trial else "reproduced" if holds else "not reproduced",
+        "holds": holds,
+        "trial": trial,
+        "criteria": [
+            {"kind": type(criterion).__name__, **asdict(criterion), **asdict(verdict)}
+            for criterion, verdict in zip(claim.criteria, verdicts, strict=True)
+        ],
+        **found,
+    }
+
+
+def run_arms(
+    arms: Mapping[str, Arm],
+    *,
+    seeds: int,
+    scale: float = 1.0,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Run each of the arms with each of the seeds.
+
+    Returns:
+        what came out of each arm, and how, when and where it was run; for JSON. Arguments and
+        errors as `run_claim`.
+    """
     workers = (os.cpu_count() or 1) if workers is None else workers
     if seeds < 2:
         raise ValueError(f"seeds must be at least 2 for an interval, got {seeds}")
@@ -133,14 +173,14 @@ def run(
         raise ValueError(f"scale must be above 0 and at most 1, got {scale}")
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    for name, arm in claim.arms.items():
+    for name, arm in arms.items():
         _check_travels(name, arm)
-    jobs = [(name, seed) for seed in range(seeds) for name in claim.arms]
+    jobs = [(name, seed) for seed in range(seeds) for name in arms]
     began = time.perf_counter()
     finished = (
-        _on_processes(claim, jobs, scale, workers)
+        _on_processes(arms, jobs, scale, workers)
         if ray_address is None
-        else _on_ray(claim, jobs, scale, workers, ray_address)
+        else _on_ray(arms, jobs, scale, workers, ray_address)
     )
     runs: dict[Job, _Run] = {}
     with contextlib.closing(finished), _progress(len(jobs), shown=progress) as advance:
@@ -149,7 +189,18 @@ def run(
                 raise ArmError(f"arm {job[0]!r}, seed {job[1]}: {outcome.error}", outcome.traceback)
             runs[job] = outcome
             advance(job)
-    return _result(claim, runs, seeds, scale, time.perf_counter() - began) | {
+    return {
+        "seeds": list(range(seeds)),
+        "scale": scale,
+        "arms": {arm: _of_arm(arm, [runs[arm, seed] for seed in range(seeds)]) for arm in arms},
+        "wall_seconds": round(time.perf_counter() - began, 3),
+        "versions": versions(),
+        "platform": {
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "cpu_count": os.cpu_count(),
+        },
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "engine": "processes" if ray_address is None else "ray",
         "workers": workers,
     }
@@ -179,41 +230,12 @@ def store(result: Mapping[str, Any], folder: Path) -> Path:
 _store = store  # `run_claim` has an argument of the same name
 
 
-def _result(
-    claim: Claim, runs: Mapping[Job, _Run], seeds: int, scale: float, seconds: float
-) -> dict[str, Any]:
-    values = {arm: _by_metric(arm, [runs[arm, s] for s in range(seeds)]) for arm in claim.arms}
-    verdicts = [judge(criterion, values) for criterion in claim.criteria]
-    holds = all(verdict.holds for verdict in verdicts)
-    trial = scale != 1.0 or seeds != claim.seeds
+def _of_arm(arm: str, runs: Sequence[_Run]) -> dict[str, Any]:
     return {
-        "claim": claim.text,
-        "state": "trial" if trial else "reproduced" if holds else "not reproduced",
-        "holds": holds,
-        "trial": trial,
-        "criteria": [
-            {"kind": type(criterion).__name__, **asdict(criterion), **asdict(verdict)}
-            for criterion, verdict in zip(claim.criteria, verdicts, strict=True)
-        ],
-        "seeds": list(range(seeds)),
-        "scale": scale,
-        "arms": {
-            arm: {
-                "metrics": values[arm],
-                "seconds": [round(runs[arm, seed].seconds, 3) for seed in range(seeds)],
-                "curves": [_json_curves(runs[arm, seed].curves) for seed in range(seeds)],
-                "samples": runs[arm, 0].samples,  # of one seed: they are there to be looked at
-            }
-            for arm in claim.arms
-        },
-        "wall_seconds": round(seconds, 3),
-        "versions": versions(),
-        "platform": {
-            "system": platform.system(),
-            "machine": platform.machine(),
-            "cpu_count": os.cpu_count(),
-        },
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "metrics": _by_metric(arm, runs),
+        "seconds": [round(one.seconds, 3) for one in runs],
+        "curves": [_json_curves(one.curves) for one in runs],
+        "samples": runs[0].samples,  # of one seed: they are there to be looked at
     }
 
 
@@ -299,13 +321,13 @@ def _one_thread_per_process() -> Iterator[None]:
 
 
 def _on_processes(
-    claim: Claim, jobs: Sequence[Job], scale: float, workers: int
+    arms: Mapping[str, Arm], jobs: Sequence[Job], scale: float, workers: int
 ) -> Generator[tuple[Job, _Run], None, None]:
     # spawn: a forked child of a process that has threads (torch, a test runner) can deadlock.
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"))
     with _one_thread_per_process():
         pending: dict[Future[_Run], Job] = {
-            pool.submit(_run_once, claim.arms[arm], seed, scale): (arm, seed) for arm, seed in jobs
+            pool.submit(_run_once, arms[arm], seed, scale): (arm, seed) for arm, seed in jobs
         }
     try:
         for future in as_completed(pending):
@@ -321,7 +343,7 @@ def _on_processes(
 
 
 def _on_ray(
-    claim: Claim, jobs: Sequence[Job], scale: float, workers: int, address: str
+    arms: Mapping[str, Arm], jobs: Sequence[Job], scale: float, workers: int, address: str
 ) -> Generator[tuple[Job, _Run], None, None]:
     ray = require("ray", extra="ray")
     mine = not ray.is_initialized()
@@ -341,7 +363,7 @@ def _on_ray(
         )
     try:
         task = ray.remote(num_cpus=1, max_retries=0)(_run_once)
-        pending = {task.remote(claim.arms[arm], seed, scale): (arm, seed) for arm, seed in jobs}
+        pending = {task.remote(arms[arm], seed, scale): (arm, seed) for arm, seed in jobs}
         while pending:
             done, _ = ray.wait(list(pending), num_returns=1)
             job = pending.pop(done[0])
