@@ -14,6 +14,7 @@ import numpy as np
 from .bench import TIMES, Benchmark, Result, Say, alternate, ratio
 from .bq_nco_gaps import RECIPES, benchmark
 from .cluster_benchmark import cluster_rescheduling
+from .control_speed import control_speed
 from .coverage_benchmark import ant_coverage, coverage
 from .hdpo_speed import hdpo_throughput
 from .llm_speed import llm_arithmetic, llm_overhead, llm_speed
@@ -257,6 +258,15 @@ BENCHMARKS = (
         "that it took to make, and the rate where virtual machines came and went meanwhile, so "
         "that the plan comes late.",
         cluster_rescheduling,
+    ),
+    Benchmark(
+        "control_speed",
+        "Steps per second of learning (environment steps; of agents that learn from data, gradient "
+        "steps), beside the first agent of each comparison of `palaestra curves --list`: on and "
+        "off policy that is Stable-Baselines3's own algorithm. Same environment, networks of two "
+        "layers of 64, minibatches of one size; what else an agent does is its own: EXPO draws and "
+        "values candidates for every action, model-based agents fit and ask their model.",
+        control_speed,
     ),
     Benchmark(
         "llm_speed",

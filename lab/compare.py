@@ -7,6 +7,7 @@ the others. `lab/comparisons.py` declares those that the report shows.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -93,7 +94,9 @@ class Comparison:
         """A new agent in a new environment."""
         env = self.environment()
         env = env if side.data is None else side.data(env)
-        return construct(agent_class(side.agent), side.policy, env, seed, side.kwargs)
+        # A copy, as Stable-Baselines3 writes into `policy_kwargs`.
+        kwargs = copy.deepcopy(dict(side.kwargs))
+        return construct(agent_class(side.agent), side.policy, env, seed, kwargs)
 
 
 class Watch(BaseCallback):

@@ -1,8 +1,7 @@
 """Behaviour cloning: do what the data does.
 
 D. A. Pomerleau: Efficient Training of Artificial Neural Networks for Autonomous Navigation (Neural
-    Computation 3,
-1991). The policy that gives the recorded actions the highest likelihood:
+Computation 3, 1991). The policy that gives the recorded actions the highest likelihood:
 
     loss = -1/B sum_b log pi(a_b | s_b) - entropy_coefficient 1/B sum_b H(pi(. | s_b))
 """
