@@ -105,6 +105,8 @@ _CLASSES = {
     "ROS": "control.ros",
     "PROPS": "control.props",
     "PMOE": "control.pmoe",
+    "GoRL": "control.gorl",
+    "DiffusionGoRL": "control.gorl",
     "OnPolicyMDPO": "control.mdpo",
     "OffPolicyMDPO": "control.mdpo_off_policy",
     "SQIRL": "control.sqirl",
