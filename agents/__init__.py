@@ -110,6 +110,7 @@ _CLASSES = {
     "OnPolicyMDPO": "control.mdpo",
     "OffPolicyMDPO": "control.mdpo_off_policy",
     "SQIRL": "control.sqirl",
+    "CaRL": "control.carl",
     "BPO": "control.bounded_ratio",
     "GBPO": "control.bounded_ratio",
     "YAYRobot": "control.yay_robot",

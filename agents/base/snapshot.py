@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import VectorWrapper
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.running_mean_std import RunningMeanStd
@@ -34,7 +35,7 @@ STATELESS_VECTOR = (VecCheckNan, VecMonitor, VecTransposeImage)
 
 def snapshot_env(env: VecEnv | None) -> Snapshot | None:
     """State of a native environment below SB3's wrappers; None where some of it is out of reach."""
-    if env is None or not readable(env):
+    if env is None or not within_reach(env):
         return None
     tensors: dict[str, torch.Tensor] = {}
     for layer, wrapper in enumerate(normalizers(env)):
@@ -87,13 +88,21 @@ def restore_env(env: VecEnv, meta: Any, tensors: dict[str, torch.Tensor]) -> Non
 
 
 def readable(env: VecEnv) -> bool:
-    """Whether all state is within reach: a native environment in wrappers that are known."""
+    """Whether an environment is native, in wrappers without a state, or normalizers."""
+    return within_reach(env) and not remembering_layers(env)
+
+
+def within_reach(env: VecEnv) -> bool:
+    """Whether all state can be read: of a native environment, and of the wrappers around it."""
     while isinstance(env, VecEnvWrapper):
         if not isinstance(env, (*STATELESS_VECTOR, VecNormalize)) and not remembers(env):
             return False
         env = env.venv
     if isinstance(env, SB3VecEnv):
-        return isinstance(env.vector, ArrayVectorEnv)
+        vector: Any = env.vector
+        return isinstance(vector.unwrapped, ArrayVectorEnv) and all(
+            remembers(each) for each in vector_wrappers(vector)
+        )
     if not isinstance(env, DummyVecEnv):
         return False
     for single in env.envs:
@@ -106,19 +115,30 @@ def readable(env: VecEnv) -> bool:
     return True
 
 
-def remembers(env: VecEnvWrapper | gym.Wrapper[Any, Any, Any, Any]) -> bool:
+def remembers(env: VecEnvWrapper | gym.Wrapper[Any, Any, Any, Any] | VectorWrapper) -> bool:
     """Whether a wrapper says its state, with the methods that array environments have, too."""
     return hasattr(type(env), "get_state") and hasattr(type(env), "set_state")
 
 
+def vector_wrappers(env: Any) -> list[VectorWrapper]:
+    """Gymnasium's wrappers around a vector, outermost first."""
+    found = []
+    while isinstance(env, VectorWrapper):
+        found.append(env)
+        env = env.env
+    return found
+
+
 def remembering_layers(env: VecEnv) -> list[Any]:
-    """The layers around an environment that say their state, outermost first; then those around
-    each single one of a `DummyVecEnv`."""
+    """The layers around an environment that say their state, outermost first: SB3's, then those of
+    a Gymnasium vector, or those around each single one of a `DummyVecEnv`."""
     found: list[Any] = []
     while isinstance(env, VecEnvWrapper):
         if remembers(env):
             found.append(env)
         env = env.venv
+    if isinstance(env, SB3VecEnv):
+        found += [each for each in vector_wrappers(env.vector) if remembers(each)]
     for single in env.envs if isinstance(env, DummyVecEnv) else ():
         while isinstance(single, gym.Wrapper):
             if remembers(single):
