@@ -101,6 +101,8 @@ _CLASSES = {
     "IWOCS": "robust.iwocs",
     "IWOCSSAC": "robust.iwocs_sac",
     "HNPG": "control.hnpg",
+    "MBPO": "base.model_based",
+    "VaGraM": "control.vagram",
     "BufferPPO": "base.buffer_ppo",
     "ROS": "control.ros",
     "PROPS": "control.props",
