@@ -18,6 +18,7 @@ from .control_speed import control_speed
 from .coverage_benchmark import ant_coverage, coverage
 from .hdpo_speed import hdpo_throughput
 from .llm_speed import llm_arithmetic, llm_overhead, llm_speed
+from .offline_speed import offline_data
 from .planner_benchmark import planning
 from .routing_speed import routing_steps
 
@@ -267,6 +268,14 @@ BENCHMARKS = (
         "layers of 64, minibatches of one size; what else an agent does is its own: EXPO draws and "
         "values candidates for every action, model-based agents fit and ask their model.",
         control_speed,
+    ),
+    Benchmark(
+        "offline_data",
+        "A data set of a million transitions (11 numbers of observation, 6 of action, float32, "
+        "episodes of 1,000 steps): from its file to the tensor of which minibatches are drawn, "
+        "every number checked, the file in the cache of the system. Minibatches are drawn with "
+        "replacement, by one gather of whole rows, and by one per column.",
+        offline_data,
     ),
     Benchmark(
         "llm_speed",

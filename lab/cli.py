@@ -1,5 +1,5 @@
-"""The command line: `palaestra list | envs | train | evaluate | rollouts | analyse | reproduce |
-compare | curves | report | bench | demo`.
+"""The command line: `palaestra list | envs | train | evaluate | record | rollouts | analyse |
+reproduce | compare | curves | report | bench | demo`.
 
 Exit status: 0 done; 1 a claim did not hold; 2 bad usage or input; 3 anything else that failed.
 Errors are one line on stderr; PALAESTRA_DEBUG=1 shows the traceback.
@@ -23,6 +23,7 @@ from typer.core import TyperGroup
 from . import catalog
 from .compare_commands import compare, curves
 from .options import AgentOptions, EnvOptions, construct, key_values
+from .record_command import record
 
 LIST_KEYS = ("row", "slug", "family", "title", "state", "class", "environments", "claim")
 
@@ -287,6 +288,7 @@ def reproduce(
     raise typer.Exit(0 if result["holds"] else 1)
 
 
+app.command()(record)
 app.command()(compare)
 app.command()(curves)
 
