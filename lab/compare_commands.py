@@ -121,7 +121,7 @@ def _print(result: Mapping[str, Any]) -> None:
         "agent",
         Column("return at the end", justify="right"),
         Column("mean of the curve", justify="right"),
-        Column("steps per second", justify="right"),
+        Column("steps per CPU second", justify="right"),
         title=escape(title),
     )
     for name, arm in result["arms"].items():
@@ -129,6 +129,6 @@ def _print(result: Mapping[str, Any]) -> None:
         for metric in ("last", "mean"):
             found = mean_interval(arm["metrics"][metric])
             cells.append(f"{found.estimate:.4g} [{found.low:.4g}, {found.high:.4g}]")
-        speed = mean_interval(arm["metrics"]["steps per second"]).estimate
+        speed = mean_interval(arm["metrics"]["steps per CPU second"]).estimate
         table.add_row(escape(name), *map(escape, cells), f"{speed:,.0f}")
     Console().print(table)

@@ -18,21 +18,33 @@ from .compare import Comparison, Side
 NETWORKS: dict[str, Any] = {"policy_kwargs": {"net_arch": [64, 64]}}
 OFF_POLICY: dict[str, Any] = {**NETWORKS, "batch_size": 128, "learning_starts": 500}
 ON_POLICY: dict[str, Any] = {**NETWORKS, "n_steps": 256, "batch_size": 64, "device": "cpu"}
+ENSEMBLE: dict[str, Any] = {**OFF_POLICY, "n_critics": 4, "gradient_steps": 1}
+MODEL_BASED: dict[str, Any] = {
+    **{**OFF_POLICY, "model_arch": [64, 64], "members": 3, "elites": 2, "model_batch_size": 256},
+    **{"max_model_epochs": 20, "patience": 3, "rollouts_per_step": 40, "gradient_steps": 1},
+    **{"rollout_schedule": (1_000, 4_000, 1, 1)},
+}
 EPISODES: dict[str, Any] = {"gamma": 0.95, "episodes": 4}
 
 OFF_POLICY_SIDES = {
     "SAC": Side("SAC", OFF_POLICY),
     "SAC-PMOE": Side("PMOE", OFF_POLICY),
     "MDPO": Side("OffPolicyMDPO", OFF_POLICY),
+    "RLPD": Side("RLPD", ENSEMBLE),
+    "EXPO": Side("EXPO", {**ENSEMBLE, "n_base": 4, "denoising_steps": 5}),
+    "MBPO": Side("MBPO", MODEL_BASED),
+    "VaGraM": Side("VaGraM", {**MODEL_BASED, "actor_learning_rate": None}),
 }
 ON_POLICY_SIDES = {
     "PPO": Side("PPO", ON_POLICY),
     "BPO": Side("BPO", ON_POLICY),
     "MDPO": Side("OnPolicyMDPO", ON_POLICY),
     "PROPS": Side("PROPS", {**ON_POLICY, "behaviour_steps": 128}),
+    "GoRL": Side("GoRL", {**ON_POLICY, "stage_steps": (8_000, 8_000), "refit_samples": 2_000}),
+    "CaRL": Side("CaRL", ON_POLICY),
 }
 EPISODIC_SIDES = {
-    "vanilla PG": Side("VanillaPG", {**EPISODES, "learning_rate": 0.003}, "LinearPolicy"),
+    "vanilla PG": Side("VanillaPG", EPISODES, "LinearPolicy"),
     "normalised PG": Side("NormalizedPG", EPISODES, "LinearPolicy"),
     "N-PG-IGT": Side("NPGIGT", EPISODES, "LinearPolicy"),
     "N-HARPG": Side("NHARPG", EPISODES, "LinearPolicy"),
@@ -90,28 +102,37 @@ SHALLOW_SIDES = {
 }
 
 COMPARISONS: tuple[Comparison, ...] = (
-    Comparison("pendulum_off_policy", "TorquePendulum-v0", OFF_POLICY_SIDES, 4_000),
+    Comparison("pendulum_off_policy", "TorquePendulum-v0", OFF_POLICY_SIDES, 3_000),
     Comparison(
         "half_cheetah_off_policy",
         "HalfCheetah-v5",
         OFF_POLICY_SIDES,
-        6_000,
-        evaluations=6,
+        4_000,
+        evaluations=4,
         episodes=3,
     ),
     Comparison(
-        "maze_on_policy", "PointMaze-v0", ON_POLICY_SIDES, 40_000, {"layout": "open"}, num_envs=8
+        "maze_on_policy", "PointMaze-v0", ON_POLICY_SIDES, 24_000, {"layout": "open"}, num_envs=8
     ),
     Comparison(
         "hopper_on_policy",
         "Hopper-v5",
         {name: with_(side, n_steps=2_048) for name, side in ON_POLICY_SIDES.items()},
-        30_000,
-        evaluations=6,
+        20_480,
+        evaluations=5,
         episodes=5,
     ),
     Comparison("lqr_episodes", "LQR-v0", EPISODIC_SIDES, 20_000, {"plant": "integrator"}),
-    Comparison("inverted_pendulum_episodes", "InvertedPendulum-v5", EPISODIC_SIDES, 20_000),
+    Comparison(
+        "inverted_pendulum_episodes",
+        "InvertedPendulum-v5",
+        # Of rates from 0.001 to 1 the best on other seeds; elsewhere that is 1 for both baselines.
+        {
+            **EPISODIC_SIDES,
+            "vanilla PG": with_(EPISODIC_SIDES["vanilla PG"], learning_rate=0.1),
+        },
+        20_000,
+    ),
     Comparison(
         "lock_recorded_episodes",
         "CombinationLock-v0",

@@ -126,7 +126,7 @@ def _comparison(result: Mapping[str, Any], number: int = 0) -> dict[str, Any]:
                 "name": name,
                 "last": mean_interval(arm["metrics"]["last"]),
                 "mean": mean_interval(arm["metrics"]["mean"]),
-                "speed": float(np.median(arm["metrics"]["steps per second"])),
+                "speed": float(np.median(arm["metrics"]["steps per CPU second"])),
             }
         )
     drawn = page.drawn(plots.learning_curves, curves, name=f"compare-{number}")

@@ -42,7 +42,7 @@ def test_curves_have_the_planned_points_and_the_numbers_of_a_plain_call(result):
             assert arm["metrics"]["mean"][seed] == pytest.approx(
                 (y[0] / 2 + y[1] + y[2] + y[3] / 2) / 3
             )
-            assert arm["metrics"]["steps per second"][seed] > 0
+            assert arm["metrics"]["steps per CPU second"][seed] > 0
 
 
 def test_agents_start_from_the_same_policy_and_part_by_what_they_learn(result):
