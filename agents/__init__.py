@@ -67,6 +67,8 @@ _CLASSES = {
     "NHARPG": "control.n_harpg",
     "A2C": "base.on_policy",
     "BehaviourCloning": "offline.behaviour_cloning",
+    "TD3BC": "offline.base_td3_bc",
+    "IQL": "offline.base_iql",
     "PPO": "base.on_policy",
     "SAC": "base.off_policy",
     "TD3": "base.off_policy",
