@@ -38,10 +38,11 @@ def test_use_your_own_data_runs_as_it_stands(
 ) -> None:
     page = (ROOT / "docs" / "use_your_own_data.md").read_text(encoding="utf-8")
     found = re.findall(r"^```(csv|yaml|json|python)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    files = {"csv": "sales.csv", "yaml": "network.yaml", "json": "cluster.json"}
-    for kind, name in files.items():
-        [text] = [text for one, text in found if one == kind]
-        (tmp_path / name).write_text(text)
+    files = {"csv": ["sales.csv", "log.csv"], "yaml": ["network.yaml"], "json": ["cluster.json"]}
+    for kind, names_of_kind in files.items():
+        texts = [text for one, text in found if one == kind]
+        for name, text in zip(names_of_kind, texts, strict=True):
+            (tmp_path / name).write_text(text)
     (tmp_path / "X-n101-k25.vrp").write_text(FILE)
     monkeypatch.chdir(tmp_path)
     inventory, *others = [text for kind, text in found if kind == "python"]
@@ -55,6 +56,7 @@ def test_use_your_own_data_runs_as_it_stands(
         exec(compile(text, "use_your_own_data.md", "exec"), names)
     assert sorted(names["tour"].tour) == [0, 1, 2, 3]
     assert isinstance(names["plan"], list)
+    assert len(names["data"]) == 3
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
