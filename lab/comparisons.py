@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..agents.base.offline_data import OfflineDataset
+from ..agents.control.hnpg import behaviour
 from ..agents.control.yay_robot_packing import clean_picks
 from .compare import Comparison, Side
 
@@ -57,16 +58,14 @@ def with_(side: Side, **kwargs: Any) -> Side:
 
 
 def right_keys(env: Any) -> OfflineDataset:
-    """100 episodes of a lock: the right key, but for one step in five."""
+    """100 episodes of a lock: the right key, but for one step in ten or so."""
     core, generator = env.unwrapped.core, np.random.default_rng(1_000)
-    step = -1
+    laws, step = behaviour(core), -1
 
-    def act(_: Any) -> int:
+    def act(state: Any) -> int:
         nonlocal step
         step = (step + 1) % core.horizon
-        if generator.random() < 0.2:
-            return int(generator.integers(core.actions))
-        return int(core.right_keys[step, 0])
+        return int(generator.choice(core.actions, p=laws[step, state]))
 
     return OfflineDataset.record(env, 100 * core.horizon, act)
 
