@@ -99,6 +99,18 @@ SHALLOW_SIDES = {
     "DQN": Side("DQN", {**NETWORKS, "learning_starts": 200}),
     "SQIRL": Side("SQIRL", {"depth": 4, "episodes": 100}, "TabularPolicy"),
 }
+SEARCHING: dict[str, Any] = {
+    **{"simulations": 8, "gamma": 0.9, "batch_size": 32, "learning_rate": 3e-3, "train_freq": 1},
+    **{"policy_kwargs": {"support": 1.0, "atoms": 21}, "device": "cpu"},
+}
+SEARCH_SIDES = {
+    "DQN": Side(
+        "DQN", {**NETWORKS, "gamma": 0.9, "batch_size": 32, "learning_starts": 500, "train_freq": 1}
+    ),
+    "UniZero": Side("UniZero", SEARCHING),
+    "ScaleZero": Side("ScaleZero", {**SEARCHING, "min_stage0": 500, "max_stage": 250, "stages": 3}),
+}
+GRID: dict[str, Any] = {"rows": 4, "cols": 4, "max_steps": 20, "observation": "planes"}
 
 COMPARISONS: tuple[Comparison, ...] = (
     Comparison("pendulum_off_policy", "TorquePendulum-v0", OFF_POLICY_SIDES, 3_000),
@@ -169,6 +181,16 @@ COMPARISONS: tuple[Comparison, ...] = (
         8_000,
         {"states": 4, "horizon": 8},
         episodes=50,
+    ),
+    Comparison("grid_search", "GridWorld-v0", SEARCH_SIDES, 6_000, GRID, num_envs=8),
+    Comparison(
+        "slippery_grid_search",
+        "GridWorld-v0",
+        SEARCH_SIDES,
+        6_000,
+        {**GRID, "slip": 0.2},
+        num_envs=8,
+        episodes=20,
     ),
     Comparison(
         "lqr_imitation",
