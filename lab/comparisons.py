@@ -41,7 +41,7 @@ ON_POLICY_SIDES = {
     "BPO": Side("BPO", ON_POLICY),
     "MDPO": Side("OnPolicyMDPO", ON_POLICY),
     "PROPS": Side("PROPS", {**ON_POLICY, "behaviour_steps": 128}),
-    "GoRL": Side("GoRL", {**ON_POLICY, "stage_steps": (8_000, 8_000), "refit_samples": 2_000}),
+    "GoRL": Side("GoRL", {**ON_POLICY, "stage_steps": (4_000, 4_000), "refit_samples": 2_000}),
     "CaRL": Side("CaRL", ON_POLICY),
 }
 EPISODIC_SIDES = {
@@ -118,19 +118,19 @@ COMPARISONS: tuple[Comparison, ...] = (
         "half_cheetah_off_policy",
         "HalfCheetah-v5",
         OFF_POLICY_SIDES,
-        4_000,
-        evaluations=4,
+        3_000,
+        evaluations=3,
         episodes=3,
     ),
     Comparison(
-        "maze_on_policy", "PointMaze-v0", ON_POLICY_SIDES, 24_000, {"layout": "open"}, num_envs=8
+        "maze_on_policy", "PointMaze-v0", ON_POLICY_SIDES, 16_384, {"layout": "open"}, num_envs=8
     ),
     Comparison(
         "hopper_on_policy",
         "Hopper-v5",
         {name: with_(side, n_steps=2_048) for name, side in ON_POLICY_SIDES.items()},
-        20_480,
-        evaluations=5,
+        12_288,
+        evaluations=6,
         episodes=5,
     ),
     Comparison("lqr_episodes", "LQR-v0", EPISODIC_SIDES, 20_000, {"plant": "integrator"}),
