@@ -68,6 +68,8 @@ _CLASSES = {
     "A2C": "base.on_policy",
     "BehaviourCloning": "offline.behaviour_cloning",
     "TD3BC": "offline.base_td3_bc",
+    "PRDC": "offline.prdc",
+    "A2PR": "offline.a2pr",
     "IQL": "offline.base_iql",
     "CQL": "offline.base_cql",
     "DiscreteCQL": "offline.base_discrete_cql",

@@ -18,6 +18,7 @@ from .control_speed import control_speed
 from .coverage_benchmark import ant_coverage, coverage
 from .hdpo_speed import hdpo_throughput
 from .llm_speed import llm_arithmetic, llm_overhead, llm_speed
+from .neighbour_speed import offline_neighbours
 from .offline_speed import offline_data
 from .planner_benchmark import planning
 from .routing_speed import routing_steps
@@ -276,6 +277,15 @@ BENCHMARKS = (
         "every number checked, the file in the cache of the system. Minibatches are drawn with "
         "replacement, by one gather of whole rows, and by one per column.",
         offline_data,
+    ),
+    Benchmark(
+        "offline_neighbours",
+        "The exact search of `PRDC`: the recorded step that is nearest to a state and another "
+        "action, among a million steps of trajectories (observations that depend on each other, "
+        "standardised and doubled, and actions), 256 keys at a time, whose states are recorded "
+        "and whose actions are about 0.3 from the recorded ones. The plain side is SciPy's "
+        "`KDTree` over the same rows, as in the authors' code. Both on one thread.",
+        offline_neighbours,
     ),
     Benchmark(
         "llm_speed",
