@@ -1,5 +1,5 @@
-"""The command line: `palaestra list | envs | train | evaluate | record | rollouts | analyse |
-reproduce | compare | curves | report | bench | demo`.
+"""The command line: `palaestra list | envs | train | evaluate | record | measure | rollouts |
+analyse | reproduce | compare | curves | report | bench | demo`.
 
 Exit status: 0 done; 1 a claim did not hold; 2 bad usage or input; 3 anything else that failed.
 Errors are one line on stderr; PALAESTRA_DEBUG=1 shows the traceback.
@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 
 from . import catalog
 from .compare_commands import compare, curves
+from .measure_command import measure
 from .options import AgentOptions, EnvOptions, construct, key_values
 from .record_command import record
 
@@ -289,6 +290,7 @@ def reproduce(
 
 
 app.command()(record)
+app.command()(measure)
 app.command()(compare)
 app.command()(curves)
 

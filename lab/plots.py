@@ -247,6 +247,79 @@ def network_picture(
     return to_svg(figure, name, f"Supply network of {network.locations} locations. {title}")
 
 
+@matplotlib.rc_context(_STYLE)
+def quality_and_coverage(
+    points: Mapping[str, tuple[float, float]], *, name: str, width: int = WIDE
+) -> str:
+    """Data sets by trajectory quality and state-action coverage.
+
+    Args:
+        points: data set -> (TQ, SACo).
+        name: begins the ids in the SVG.
+        width: in pixels.
+    """
+    figure, (axes,) = _figure(width, 0.7 if width < 500 else 0.4, rows=1)
+    handles: dict[str, Any] = {}
+    for number, (label, (quality, coverage)) in enumerate(points.items()):
+        style: dict[str, Any] = {"color": series(number), "marker": "osD^v"[number % 5]}
+        (handles[label],) = axes.plot(
+            [quality], [coverage], linestyle="none", markersize=9, zorder=4, **style
+        )
+    edge = {"color": colour("muted"), "linestyle": _DASHES[1], "lw": 1.2, "zorder": 2}
+    axes.axvline(1.0, **edge)
+    axes.axhline(1.0, **edge)
+    for which, place in ((axes.set_xlim, 0), (axes.set_ylim, 1)):
+        values = [point[place] for point in points.values()]
+        low, high = min(0.0, *values), max(1.0, *values)
+        which(low - 0.06 * (high - low), high + 0.06 * (high - low))
+    axes.grid(visible=True, axis="x")
+    axes.set_xlabel("TQ: 0 random play, 1 an expert")
+    _y_title(axes, "SACo: pairs of state and action, 1 as many as the reference", width)
+    _legend(figure, handles, width)
+    text = "; ".join(f"{label}: TQ {x:.3g}, SACo {y:.3g}" for label, (x, y) in points.items())
+    return to_svg(figure, name, f"Trajectory quality against state-action coverage. {text}")
+
+
+@matplotlib.rc_context(_STYLE)
+def returns_histogram(
+    returns: Mapping[str, ArrayLike],
+    *,
+    name: str,
+    levels: Mapping[str, float] | None = None,
+    width: int = WIDE,
+) -> str:
+    """Share of the episodes of each data set by their return.
+
+    Args:
+        returns: data set -> [episodes].
+        name: begins the ids in the SVG.
+        levels: name -> return, drawn as grey vertical lines.
+        width: in pixels.
+    """
+    figure, (axes,) = _figure(width, 0.5 if width < 500 else 0.3, rows=1)
+    every = {label: np.asarray(values, dtype=np.float64) for label, values in returns.items()}
+    edges = np.histogram_bin_edges(np.concatenate(list(every.values())), bins=30)
+    handles: dict[str, Any] = {}
+    for number, (label, values) in enumerate(every.items()):
+        shares = np.histogram(values, edges)[0] / len(values)
+        shade = series(number)
+        axes.stairs(shares, edges, fill=True, color=shade, alpha=0.18, zorder=2)
+        handles[label] = axes.stairs(
+            shares, edges, baseline=None, color=shade, lw=2, ls=_dash(number), zorder=3
+        )
+    for number, (level, value) in enumerate((levels or {}).items()):
+        style = {"color": colour("muted"), "linestyle": _DASHES[1 + number % 3], "lw": 1.4}
+        handles[level] = axes.axvline(value, zorder=1, **style)
+    axes.xaxis.set_major_locator(MaxNLocator(steps=_STEPS, nbins=4 if width < 500 else 8))
+    axes.xaxis.set_major_formatter(FuncFormatter(_short))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("return of an episode")
+    _y_title(axes, "share of the episodes", width)
+    _legend(figure, handles, width)
+    text = "; ".join(f"{label}: mean {values.mean():.4g}" for label, values in every.items())
+    return to_svg(figure, name, f"Returns of the episodes. {text}")
+
+
 def aligned(
     curves: Sequence[tuple[ArrayLike, ArrayLike]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
