@@ -79,6 +79,7 @@ _CLASSES = {
     "DatasetStudy": "offline.dataset_measures",
     "TabularDoC": "offline.dichotomy_of_control",
     "SequenceDoC": "offline.dichotomy_of_control_sequence",
+    "H2O": "offline.h2o",
     "PPO": "base.on_policy",
     "SAC": "base.off_policy",
     "TD3": "base.off_policy",
