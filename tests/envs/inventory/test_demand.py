@@ -228,8 +228,8 @@ def test_trace_quantile_is_numpys(level, periods, seed):
     values = rng(seed).integers(0, 50, (3, 60, 2)).astype(float)
     train = values[:, : Trace(values).window("train")[1]]
     sums = np.stack([train[:, i : i + periods].sum(1) for i in range(train.shape[1] - periods + 1)])
-    # Where level * n is an integer, rounding of the product decides in NumPy; a hair below, it is the
-    # smallest value that covers the level.
+    # Where level * n is an integer, rounding of the product decides in NumPy; a hair below, it is
+    # the smallest value that covers the level.
     expected = np.quantile(sums.reshape(-1, 2), level - 1e-12, axis=0, method="inverted_cdf")
     assert np.array_equal(Trace(values).quantile(level, periods), expected)
 
