@@ -265,9 +265,10 @@ BENCHMARKS = (
         "control_speed",
         "Steps per second of learning (environment steps; of agents that learn from data, gradient "
         "steps), beside the first agent of each comparison of `palaestra curves --list`: on and "
-        "off policy that is Stable-Baselines3's own algorithm. Same environment, networks of two "
-        "layers of 64, minibatches of one size; what else an agent does is its own: EXPO draws and "
-        "values candidates for every action, model-based agents fit and ask their model.",
+        "off policy that is Stable-Baselines3's own algorithm. Same environment; there also "
+        "networks of two layers of 64 and minibatches of one size. What else an agent does is its "
+        "own: EXPO draws and values candidates for every action, model-based agents fit and ask "
+        "their model.",
         control_speed,
     ),
     Benchmark(

@@ -49,14 +49,12 @@ class Comparison:
     Attributes:
         name: of the stored result.
         env, env_kwargs: the environment, for `gymnasium.make`.
-        sides: name -> agent; what is measured of others is put beside the first.
+        sides: name -> agent; speeds of the others are measured beside the first's.
         steps: timesteps that each agent learns for.
         num_envs: environments at once.
         evaluations: points of the curve after the one at the beginning.
         episodes: of one evaluation.
         seeds: 0 .. seeds-1.
-        wrapper: put around each environment.
-        scored_in: arguments that make the environment of the evaluations another one.
     """
 
     name: str
@@ -68,8 +66,6 @@ class Comparison:
     evaluations: int = 10
     episodes: int = 10
     seeds: int = 5
-    wrapper: Callable[[Any], Any] | None = None
-    scored_in: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.sides:
@@ -85,10 +81,8 @@ class Comparison:
             )
 
     def environment(self, *, scored: bool = False) -> Any:
-        """What an agent learns in, or (`scored`) the one in which it is evaluated."""
-        arguments = {**self.env_kwargs, **(self.scored_in if scored else {})}
-        env = make_environment(self.env, arguments, 1 if scored else self.num_envs)
-        return env if self.wrapper is None else self.wrapper(env)
+        """What an agent learns in, or (`scored`) the single one in which it is evaluated."""
+        return make_environment(self.env, self.env_kwargs, 1 if scored else self.num_envs)
 
     def agent(self, side: Side, seed: int) -> Any:
         """A new agent in a new environment."""

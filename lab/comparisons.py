@@ -1,7 +1,7 @@
 """The comparisons whose learning curves the report shows.
 
-Sides of a comparison have networks and minibatches of one size; what else they need is as their
-class has it. These are small budgets: curves show how agents begin, not where they end.
+On and off policy, sides have networks and minibatches of one size; what else they need is as
+their class has it. These are small budgets: curves show how agents begin, not where they end.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def render_comparison(out: Path, result: Mapping[str, Any]) -> Path:
 
 
 def _comparison(result: Mapping[str, Any], number: int = 0) -> dict[str, Any]:
-    """What is shown of agents that learned side by side; speeds beside the first agent's."""
+    """What is shown of agents that learned side by side."""
     curves, rows = {}, []
     for name, arm in result["arms"].items():
         common = plots.aligned([_floats(one["return"]) for one in arm["curves"]])

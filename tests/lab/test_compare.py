@@ -58,12 +58,6 @@ def test_looking_at_an_agent_does_not_change_what_it_learns():
     assert all(np.array_equal(mine[name], other[name]) for name in mine)
 
 
-def test_agents_can_be_scored_in_another_environment_than_they_learn_in():
-    changed = replace(TINY, scored_in={"max_steps": 3})
-    assert changed.environment().spec.kwargs == {}
-    assert changed.environment(scored=True).spec.kwargs == {"max_steps": 3}
-
-
 def test_what_a_comparison_refuses():
     with pytest.raises(ValueError, match="'none' names no agent"):
         Comparison("none", "LineWorld-v0", {}, 10)
